@@ -1,0 +1,39 @@
+# Every target works on a fresh machine: it makes .venv and installs what it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench proto clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/azimuth demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_layers.py
+
+bench: $(VENV)/.installed
+	$(BIN)/azimuth bench
+
+# Regenerates cluster/runtime/pb from proto/*.proto.
+proto: $(VENV)/.installed-dev
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=cluster/runtime/pb --pyi_out=cluster/runtime/pb \
+		--grpc_python_out=cluster/runtime/pb proto/*.proto
+	$(BIN)/python proto/fix_imports.py cluster/runtime/pb
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
