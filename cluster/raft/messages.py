@@ -14,6 +14,9 @@ from enum import IntEnum
 
 from cluster.types import Index, NodeId, Term
 
+_NO_INDEX = Index(0)
+_NO_TERM = Term(0)
+
 
 class EntryKind(IntEnum):
     NOOP = 0  # appended by a new leader; its commit proves the leader's log (6.4, step 1)
@@ -86,15 +89,15 @@ class AppendEntries:
 @dataclass(frozen=True, slots=True)
 class AppendResponse:
     """`success`: the follower's log equals the leader's up to `match_index`, durably, and the entry there has
-    `match_term`. Otherwise `hint_index`/`hint_term` say where the logs may still agree (3.5, fast back-up)."""
+    `match_term`. Otherwise `hint_index`/`hint_term` say where the logs may still agree (3.5)."""
 
     term: Term
     success: bool
     match_index: Index
     match_term: Term
     round: int
-    hint_index: Index = Index(0)
-    hint_term: Term = Term(0)
+    hint_index: Index = _NO_INDEX
+    hint_term: Term = _NO_TERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,8 @@ class TimeoutNow:
 
 @dataclass(frozen=True, slots=True)
 class InstallSnapshot:
-    """A chunk of a snapshot for a follower whose next entry is no longer in the log (5.1). Sent from 4/5 on."""
+    """A chunk of a snapshot for a follower whose next entry is no longer in the log (5.1). Not sent before
+    4/5."""
 
     term: Term
     last_index: Index

@@ -1,7 +1,7 @@
 """The stable part of the log as the core sees it. `runtime/wal.py` and the simulator's disk implement it.
 
-The core only *reads* through this Protocol. It writes by handing entries out in `Ready`; the caller makes them
-durable and says so with `RaftNode.persisted`.
+The core only *reads* through this Protocol. It writes by handing entries out in `Ready`; the caller makes
+them durable and says so with `RaftNode.persisted`.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class LogStorage(Protocol):
 
 
 class MemoryStorage:
-    """A `LogStorage` in memory: for tests, and for the simulator's disk to build upon. Entry i is _entries[i - 1]."""
+    """A `LogStorage` in memory, for tests and for the simulator's disk. Entry i is _entries[i - 1]."""
 
     def __init__(self, hard_state: HardState | None = None, entries: Sequence[Entry] = ()) -> None:
         self._hard_state = hard_state or HardState(Term(0), None)
