@@ -49,7 +49,7 @@ class ReplyError(AzimuthError):
     def resp(self) -> bytes:
         """The RESP error line, CR/LF in the text removed so that it cannot smuggle a second reply."""
         clean = self.text.replace("\r", " ").replace("\n", " ")
-        return f"-{self.code} {clean}\r\n".encode()
+        return f"-{self.code} {clean}\r\n".encode("utf-8", "surrogateescape")  # the text may quote a client's bytes
 
 
 class Err(ReplyError):
@@ -80,6 +80,16 @@ class ClusterDown(ReplyError):
 
 class CrossSlot(ReplyError):
     code = "CROSSSLOT"
+
+
+class ExecAbort(ReplyError):
+    code = "EXECABORT"
+
+
+class ReadOnly(ReplyError):
+    """A write without a key reached a replica (-READONLY …)."""
+
+    code = "READONLY"
 
 
 class Loading(ReplyError):
