@@ -49,7 +49,8 @@ class ReplyError(AzimuthError):
     def resp(self) -> bytes:
         """The RESP error line, CR/LF in the text removed so that it cannot smuggle a second reply."""
         clean = self.text.replace("\r", " ").replace("\n", " ")
-        return f"-{self.code} {clean}\r\n".encode("utf-8", "surrogateescape")  # the text may quote a client's bytes
+        # surrogateescape: the text may quote what a client sent, which need not be UTF-8
+        return f"-{self.code} {clean}\r\n".encode("utf-8", "surrogateescape")
 
 
 class Err(ReplyError):
