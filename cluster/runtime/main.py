@@ -1,0 +1,371 @@
+"""The shell of one node: `python -m cluster.runtime.main --config FILE --node ID --data DIR`.
+
+It gives `cluster.node.Node` what that may not take for itself: a clock, a log on disk, gRPC to the peers, an engine
+process, client connections. It decides nothing.
+
+Rules kept here:
+1. Any exception that reaches the event loop ends the process, after the engine. A node that has broken an assertion
+   must not go on acknowledging.
+2. A failed write or fsync ends the process (exit code 74); a corrupt log never starts (65).
+3. The clock is CLOCK_BOOTTIME: it goes on while the process is stopped and while the machine is suspended, so a lease
+   cannot outlive either. Elsewhere than on Linux it is the monotonic clock.
+4. SIGTERM and SIGINT end the engine, seal the log and exit 0.
+"""
+
+import argparse
+import asyncio
+import gc
+import hashlib
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import grpc
+import structlog
+import uvloop
+
+from cluster.errors import AzimuthError, ConfigError, EngineError, ReplyError, WalCorrupt
+from cluster.front.session import Session
+from cluster.node import Node, NodeSettings
+from cluster.raft.messages import Entry, HardState, Message
+from cluster.runtime.admin import AdminService, register_admin
+from cluster.runtime.config import ClusterConfig, load
+from cluster.runtime.transport import PeerTransport
+from cluster.runtime.valkey import ValkeyEngine, find_engine
+from cluster.runtime.wal import Wal
+from cluster.shard.gossip import Gossip
+from cluster.types import NodeId
+
+EXIT_USAGE = 64
+EXIT_CORRUPT = 65
+EXIT_BUG = 70
+EXIT_DISK = 74
+TICK_LATE_WARNING_US = 200_000
+WRITE_HIGH_WATER = 1 << 20
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def now_us() -> int:
+    """Microseconds since boot, suspended time included (rule 3)."""
+    return time.clock_gettime_ns(_BOOTTIME) // 1000
+
+
+class ClientConnection(asyncio.Protocol):
+    """A client's TCP connection: the session's Transport."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._transport: asyncio.Transport | None = None
+        self._session: Session | None = None
+        self._reading = True
+        self._choked = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        peer = transport.get_extra_info("peername") or ("", 0)
+        try:
+            self._session = self._node.open_session(self, f"{peer[0]}:{peer[1]}")
+        except ReplyError as error:
+            transport.write(error.resp())
+            transport.close()
+            return
+        self.write = transport.write  # type: ignore[method-assign]  # the hot path: one call less per reply
+        self.data_received = self._session.receive  # type: ignore[method-assign]  # likewise
+
+    def data_received(self, data: bytes) -> None:
+        """Replaced by the session's own method once there is one."""
+
+    def write(self, data: bytes) -> None:
+        """Replaced by the transport's own method in connection_made."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._session is not None:
+            self._node.close_session(self._session)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def pause_reading(self) -> None:
+        self._reading = False
+        self._apply_reading()
+
+    def resume_reading(self) -> None:
+        self._reading = True
+        self._apply_reading()
+
+    def pause_writing(self) -> None:
+        """The client doesn't take its replies: take no more commands from it until it does."""
+        self._choked = True
+        self._apply_reading()
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        self._apply_reading()
+
+    def _apply_reading(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._reading and not self._choked:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+
+class NodeProcess:
+    """`Host` for one node on an asyncio loop, and everything that has to be closed at the end."""
+
+    def __init__(self, config: ClusterConfig, node_id: NodeId, data: Path) -> None:
+        self.config = config
+        self.topology = config.topology
+        self.spec = self.topology.node(node_id)
+        self.log = structlog.get_logger().bind(node=node_id, shard=self.spec.shard, az=self.spec.az)
+        self.loop = asyncio.get_running_loop()
+        self.started_us = now_us()
+        self.stopped = asyncio.Event()
+        self.exit_code = 0
+        self._last_tick_us = self.started_us
+        self._late_ticks = 0
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        binary = None if self.spec.journal_only else find_engine(config.engine_path)
+        identity = f"{self.topology.cluster_id}/{node_id}"
+        self.wal = Wal.open(data / "wal", identity=identity, log=self.log)
+        self.wal.start(self.loop.call_soon_threadsafe, self._on_disk_failed)
+
+        self.engine: ValkeyEngine | None = None
+
+        def make_engine(node: Node) -> ValkeyEngine:
+            assert binary is not None
+            self.engine = ValkeyEngine(
+                binary=binary,
+                directory=data / "engine",
+                replication_id=replication_id(self.topology.cluster_id, self.spec.shard),
+                events=node,
+                log=self.log,
+                loop=self.loop,
+            )
+            return self.engine
+
+        self.node = Node(
+            node_id=node_id,
+            topology=self.topology,
+            settings=NodeSettings(raft=config.raft_config(node_id), use_lease=config.read_mode == "lease"),
+            storage=self.wal,
+            make_engine=None if binary is None else make_engine,
+            host=self,
+            rng=random.Random(f"{node_id}{os.getpid()}{self.started_us}"),
+            log=self.log,
+        )
+        self.transport = PeerTransport(
+            node_id=node_id,
+            cluster_id=self.topology.cluster_id,
+            listen=(self.spec.host, self.spec.peer_port),
+            peers={
+                node.id: f"{node.host}:{node.peer_port}" for node in self.topology.nodes if node.id != node_id
+            },
+            on_messages=self.node.on_peer_messages,
+            log=self.log,
+        )
+        self.isolated_from: tuple[str, ...] = ()
+        self._client_server: asyncio.Server | None = None
+
+    # -- Host ---------------------------------------------------------------------------------------------------
+
+    def now_us(self) -> int:
+        return time.clock_gettime_ns(_BOOTTIME) // 1000
+
+    def send(self, to: NodeId, message: Message | Gossip) -> None:
+        self.transport.send(to, message)
+
+    def persist(
+        self, hard_state: HardState | None, entries: Sequence[Entry], on_durable: Callable[[], None]
+    ) -> None:
+        self.wal.append(hard_state, entries, on_durable)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.loop.call_soon(callback)
+
+    def call_later(self, delay_us: int, callback: Callable[[], None]) -> None:
+        self.loop.call_later(delay_us / 1e6, callback)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self.loop.set_exception_handler(self._on_loop_exception)
+        admin = AdminService(self)
+        if not self.spec.journal_only:
+            try:
+                self._client_server = await self.loop.create_server(
+                    lambda: ClientConnection(self.node), self.spec.host, self.spec.port, backlog=1024
+                )
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot listen on {self.spec.host}:{self.spec.port}: {os.strerror(error.errno or 0)}"
+                ) from None
+        await self.transport.start(lambda server: register_admin(server, admin))
+        self.node.start()
+        self._tick()
+        self.log.info("node_started", port=self.spec.port, peer_port=self.spec.peer_port, pid=os.getpid())
+
+    def _tick(self) -> None:
+        if self.stopped.is_set():
+            return
+        now = self.now_us()
+        if now - self._last_tick_us > TICK_LATE_WARNING_US:
+            self._late_ticks += 1
+            self.log.warning("tick_late", late_ms=(now - self._last_tick_us) // 1000)
+        self._last_tick_us = now
+        self.node.on_tick()
+        self.loop.call_later(self.node.settings.raft.tick_ms / 1000, self._tick)
+
+    def isolate(self, azs: Sequence[str]) -> None:
+        """Fault injection: cut the links to and from the nodes of these AZs."""
+        self.isolated_from = tuple(sorted(azs))
+        blocked = {node.id for node in self.topology.nodes if node.az in azs and node.id != self.spec.id}
+        self.transport.set_blocked(blocked)
+        self.log.warning("links_cut" if blocked else "links_healed", azs=list(self.isolated_from))
+
+    def stop(self, exit_code: int = 0) -> None:
+        if not self.stopped.is_set():
+            self.exit_code = exit_code
+            self.stopped.set()
+
+    async def close(self) -> None:
+        self.node.stop()
+        if self._client_server is not None:
+            self._client_server.close()
+        await self.transport.close()
+        self.wal.close()
+        self.log.info("node_stopped", exit_code=self.exit_code)
+
+    @property
+    def engine_pid(self) -> int:
+        """Process id of the engine; 0 when there is none now."""
+        return self.engine.pid or 0 if self.engine is not None else 0
+
+    def counters(self) -> dict[str, int]:
+        """Numbers that only grow, and a few that tell the present load."""
+        return {
+            "sessions": len(self.node.sessions),
+            "commands": self.node.commands_seen(),
+            "late_ticks": self._late_ticks,
+            **{f"wal_{name}": value for name, value in self.wal.counters.items()},
+            **{f"peer_{name}": value for name, value in self.transport.counters.items()},
+        }
+
+    # -- failures -----------------------------------------------------------------------------------------------
+
+    def _on_disk_failed(self, error: BaseException) -> None:
+        self.log.error("disk_failed", error=str(error))
+        self._die(EXIT_DISK)
+
+    def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        if isinstance(error, (ConnectionError, TimeoutError)):
+            self.log.debug("connection_error", error=str(error))
+            return
+        if self.stopped.is_set():
+            return
+        self.log.error(
+            "bug",
+            message=str(context.get("message")),
+            exc_info=error if isinstance(error, BaseException) else None,
+        )
+        self._die(EXIT_BUG)
+
+    def _die(self, exit_code: int) -> None:
+        """At once, engine first; nothing after this may acknowledge anything."""
+        try:
+            self.node.stop()
+        finally:
+            os._exit(exit_code)
+
+
+def replication_id(cluster_id: str, shard: str) -> str:
+    """The 40 hex digits under which a shard's effect stream is known to all its engines."""
+    return hashlib.sha1(f"{cluster_id}/{shard}".encode()).hexdigest()
+
+
+def configure_logging() -> None:
+    """JSON lines on stderr."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+async def serve(config: ClusterConfig, node_id: NodeId, data: Path) -> int:
+    process = NodeProcess(config, node_id, data)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.stop)
+    try:
+        await process.start()
+        # What exists now lives as long as the process: keep it out of every later collection.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        await process.stopped.wait()
+    finally:
+        process.stopped.set()
+        await process.close()
+    return process.exit_code
+
+
+def run(config_path: Path, node_id: str, data: Path | None) -> int:
+    """Run a node in the foreground until SIGTERM; returns the exit code. Raises AzimuthError of one clear line."""
+    config = load(config_path)
+    if node_id not in {node.id for node in config.topology.nodes}:
+        known = ", ".join(node.id for node in config.topology.nodes)
+        raise ConfigError(f"no node {node_id} in {config_path}; it has {known}")
+    configure_logging()
+    directory = data or config_path.parent / "nodes" / node_id
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(config, NodeId(node_id), directory))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster.runtime.main", description="Run one Azimuth node."
+    )
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--node", required=True)
+    parser.add_argument("--data", type=Path)
+    options = parser.parse_args(argv)
+    try:
+        return run(options.config, options.node, options.data)
+    except WalCorrupt as error:
+        print(f"azimuth: {error}", file=sys.stderr)
+        return EXIT_CORRUPT
+    except (ConfigError, EngineError) as error:
+        print(f"azimuth: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except AzimuthError as error:
+        print(f"azimuth: {error}", file=sys.stderr)
+        return EXIT_BUG
+    except grpc.RpcError as error:
+        print(f"azimuth: {error}", file=sys.stderr)
+        return EXIT_BUG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,296 @@
+"""Whole nodes on virtual time: what a client may conclude, whatever happens to its primary."""
+
+import hiredis
+import pytest
+
+from cluster.shard.replica import Serving
+from cluster.types import NodeId
+from tests.node.world import World
+
+
+def text(reply: object) -> str:
+    assert isinstance(reply, hiredis.ReplyError), reply
+    return str(reply)
+
+
+def test_a_write_is_acknowledged_after_a_majority_holds_it() -> None:
+    world = World()
+    primary = world.primary()
+    client = world.client(primary)
+    assert client.call("SET", "k", "v") == b"OK"
+    holders = [
+        member
+        for member in world.members.values()
+        if any(b"\r\nk\r\n" in entry.payload for entry in member.storage._entries)
+    ]
+    assert len(holders) >= 2
+    assert client.call("GET", "k") == b"v"
+    world.converge()
+
+
+def test_without_a_majority_nothing_is_acknowledged_and_nothing_is_shown() -> None:
+    world = World()
+    primary = world.primary()
+    client = world.client(primary)
+    client.call("SET", "k", "old")
+    world.isolate(primary.id)
+    client.send("SET", "k", "new")
+    client.send("GET", "k")
+    world.run(50_000)
+    assert client.replies == [b"OK"]
+    successor = world.primary(but=primary.id)
+    assert world.client(successor).call("GET", "k") == b"old"
+    world.run_until(lambda: len(client.replies) == 3)
+    assert text(client.replies[1]).startswith("INDOUBT")
+    assert text(client.replies[2]).startswith("TRYAGAIN")
+    world.heal()
+    world.converge()
+    assert world.client(world.primary()).call("GET", "k") == b"old"
+
+
+def test_a_dirty_primary_is_rebuilt_and_a_clean_one_fed_on() -> None:
+    world = World(seed=3)
+    primary = world.primary()
+    client = world.client(primary)
+    client.call("SET", "a", "1")
+    world.run(200_000)
+    world.isolate(primary.id)
+    client.send("SET", "a", "lost")
+    world.primary(but=primary.id)
+    world.heal()
+    world.converge()
+    assert primary.node.replica.serving is Serving.REPLICA
+    reader = world.client(primary)
+    assert reader.call("READONLY") == b"OK"
+    assert reader.call("GET", "a") == b"1"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_acknowledged_writes_survive_a_power_cut_of_everything(seed: int) -> None:
+    world = World(seed=seed)
+    client = world.client(world.primary())
+    for number in range(20):
+        assert client.call("RPUSH", "list", f"v{number}") == number + 1
+    for node_id in sorted(world.members):
+        world.crash(node_id)
+    order = sorted(world.members)
+    world.rng.shuffle(order)
+    for node_id in order:
+        world.start(node_id)
+        world.run(world.rng.randint(0, 300_000))
+    reader = world.client(world.primary())
+    assert reader.call("LRANGE", "list", 0, -1) == [f"v{number}".encode() for number in range(20)]
+    world.converge()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_counters_count_once_through_crashes_and_partitions(seed: int) -> None:
+    world = World(seed=100 + seed)
+    world.drop_percent = seed % 4
+    acked = in_doubt = 0
+    highest = 0
+    for turn in range(8):
+        primary = world.primary()
+        client = world.client(primary)
+        for _ in range(5):
+            client.send("INCR", "n")
+        world.run(world.rng.randint(0, 3_000))
+        victim = primary.id if world.rng.random() < 0.7 else world.rng.choice(sorted(world.members))
+        how = world.rng.choice(["crash", "isolate", "pause"])
+        getattr(world, how)(victim)
+        world.run(1_500_000)
+        world.heal()
+        if how == "crash":
+            world.start(victim)
+        elif how == "pause":
+            world.resume(victim)
+        world.run(500_000)
+        answered = [reply for reply in client.replies if isinstance(reply, int)]
+        assert all(later > earlier for earlier, later in zip([highest, *answered], answered, strict=False)), (
+            turn
+        )
+        acked += len(answered)
+        definite = sum(
+            1 for reply in client.replies if text_code(reply) in ("MOVED", "CLUSTERDOWN", "TRYAGAIN")
+        )
+        in_doubt += 5 - len(answered) - definite
+        highest = max([highest, *answered])
+    world.drop_percent = 0
+    final = int(bytes(world.client(world.primary()).call("GET", "n") or b"0"))  # type: ignore[call-overload]
+    assert acked <= final <= acked + in_doubt
+    assert final >= highest
+    world.converge()
+
+
+def text_code(reply: object) -> str:
+    return str(reply).split(" ")[0] if isinstance(reply, hiredis.ReplyError) else ""
+
+
+def test_a_paused_primary_that_wakes_serves_nothing_stale() -> None:
+    world = World(seed=8)
+    old = world.primary()
+    client = world.client(old)
+    client.call("SET", "k", "old")
+    world.pause(old.id)
+    new = world.primary(but=old.id)
+    assert world.client(new).call("SET", "k", "new") == b"OK"
+    # The GET waits in the socket buffer of the paused node and is the first thing it sees.
+    client.send("GET", "k")
+    world.resume(old.id)
+    world.run_until(lambda: len(client.replies) == 2)
+    assert text_code(client.replies[1]) in ("TRYAGAIN", "MOVED", "CLUSTERDOWN")
+    world.converge()
+
+
+def test_planned_failover_loses_nothing_and_leaves_nobody_in_doubt() -> None:
+    world = World(seed=5)
+    primary = world.primary()
+    client = world.client(primary)
+    for _ in range(20):
+        client.send("INCR", "n")
+    world.run(500)
+    to = primary.node.transfer(None)
+    for _ in range(20):
+        client.send("INCR", "n")
+    successor = world.primary(but=primary.id)
+    assert successor.id == to
+    world.run_until(lambda: len(client.replies) == 40)
+    assert client.replies[:20] == list(range(1, 21))
+    assert all(text_code(reply) == "MOVED" for reply in client.replies[20:] if not isinstance(reply, int))
+    acked = sum(1 for reply in client.replies if isinstance(reply, int))
+    assert world.client(successor).call("GET", "n") == str(acked).encode()
+    world.converge()
+
+
+def test_an_engine_that_dies_alone_is_rebuilt_and_never_answers_meanwhile() -> None:
+    world = World(seed=6)
+    primary = world.primary()
+    client = world.client(primary)
+    client.call("SET", "k", "v")
+    primary.node.on_died("killed by the test")
+    client.send("GET", "k")
+    successor = world.primary()
+    assert world.client(successor).call("GET", "k") == b"v"
+    world.converge()
+
+
+def test_a_member_without_engine_hands_leadership_over() -> None:
+    world = World(seed=1, replicas=0)
+    primary = world.primary()
+    assert primary.id == "0001-001"
+    client = world.client(primary)
+    client.call("SET", "k", "v")
+    world.crash(primary.id)
+    world.run(1_500_000)
+    world.start(primary.id)
+    assert world.client(world.primary(within_us=20_000_000)).call("GET", "k") == b"v"
+
+
+def test_keys_of_another_shard_are_moved() -> None:
+    world = World(seed=2, shards=3)
+    first, second, third = (world.primary(f"000{number}") for number in (1, 2, 3))
+    world.run(1_000_000)
+    answers = {member.id: world.client(member).call("SET", "foo", "1") for member in (first, second, third)}
+    assert sorted(text_code(reply) for reply in answers.values()) == ["", "MOVED", "MOVED"]
+    owner = world.topology.shard_of_slot(12182)  # type: ignore[arg-type]  # the slot of "foo"
+    leader = world.primary(owner.id)
+    for node_id, reply in answers.items():
+        if node_id != leader.id:
+            assert text(reply) == f"MOVED 12182 127.0.0.1:{leader.node.spec.port}"
+    assert text_code(world.client(first).call("MSET", "foo", 1, "bar", 2)) == "CROSSSLOT"
+
+
+def test_a_transaction_is_all_or_nothing_and_in_one_entry() -> None:
+    world = World(seed=4)
+    client = world.client(world.primary())
+    assert client.call("MULTI") == b"OK"
+    assert client.call("SET", "{t}a", 1) == b"QUEUED"
+    assert client.call("INCR", "{t}b") == b"QUEUED"
+    assert client.call("EXEC") == [b"OK", 1]
+    entries = [entry.payload for entry in world.primary().storage._entries if b"MULTI" in entry.payload]
+    assert len(entries) == 1 and entries[0].endswith(b"EXEC\r\n")
+    client.call("MULTI")
+    assert text_code(client.call("NOSUCH")) == "ERR"
+    assert text_code(client.call("EXEC")) == "EXECABORT"
+    client.call("MULTI")
+    client.call("SET", "{t}a", 2)
+    assert client.call("DISCARD") == b"OK"
+    assert client.call("GET", "{t}a") == b"1"
+
+
+def test_watch_sees_changes_of_others() -> None:
+    world = World(seed=4)
+    primary = world.primary()
+    one, other = world.client(primary), world.client(primary)
+    assert one.call("WATCH", "k") == b"OK"
+    other.call("SET", "k", "other")
+    one.call("MULTI")
+    one.call("SET", "k", "one")
+    assert one.call("EXEC") is None
+    assert one.call("GET", "k") == b"other"
+    one.call("WATCH", "k")
+    one.call("MULTI")
+    one.call("SET", "k", "one")
+    assert one.call("EXEC") == [b"OK"]
+
+
+def test_a_watch_does_not_survive_its_primary() -> None:
+    world = World(seed=9)
+    primary = world.primary()
+    client = world.client(primary)
+    client.call("WATCH", "k")
+    world.isolate(primary.id)
+    world.primary(but=primary.id)
+    world.heal()
+    world.run(1_000_000)
+    client.call("MULTI")
+    client.send("SET", "k", "v")
+    world.run(2_000_000)
+    client.send("EXEC")
+    world.run(2_000_000)
+    assert client.replies[-1] is None or text_code(client.replies[-1]) == "EXECABORT"
+
+
+def test_replies_keep_the_order_of_a_mixed_pipeline() -> None:
+    world = World(seed=7)
+    client = world.client(world.primary())
+    for number in range(50):
+        client.send("SET", f"k{number}", number)
+        client.send("PING", f"p{number}")
+        client.send("GET", f"k{number}")
+        client.send("MULTI")
+        client.send("INCR", f"k{number}")
+        client.send("EXEC")
+        client.send("NOSUCH")
+    world.run_until(lambda: len(client.replies) == 350)
+    for number in range(50):
+        got = client.replies[number * 7 : number * 7 + 7]
+        assert got[:3] == [b"OK", f"p{number}".encode(), str(number).encode()]
+        assert got[3:6] == [b"OK", b"QUEUED", [number + 1]]
+        assert text_code(got[6]) == "ERR"
+
+
+def test_expired_keys_go_through_the_log_without_any_client() -> None:
+    world = World(seed=7)
+    client = world.client(world.primary())
+    client.call("SET", "k", "v", "PX", 100)
+    world.run(2_000_000)
+    world.converge()
+    assert any(
+        b"UNLINK" in entry.payload or b"DEL" in entry.payload for entry in world.primary().storage._entries
+    )
+
+
+def test_no_more_sessions_than_allowed_and_closed_ones_are_forgotten() -> None:
+    world = World()
+    primary = world.primary()
+    client = world.client(primary)
+    assert list(primary.node.sessions) == [client.session.id]
+    primary.node.close_session(client.session)
+    assert not primary.node.sessions
+
+
+def test_the_journal_keeps_its_promise_of_odd_voters() -> None:
+    world = World(replicas=1)
+    assert [node.journal_only for node in world.topology.shards[0].nodes] == [False, False, True]
+    assert NodeId("0001-003") in world.journal_only
