@@ -5,8 +5,9 @@ own out.
 test holds it to that. It is on the path of every command, so it has two ways:
 
 * the **fast way** takes a chunk apart with one `split` on CRLF and believes a command only if every header
-  says exactly the length of the piece behind it. Such a command is strict by construction. Anything else (a
-  value that contains CRLF or is longer than 4 KB, an inline command, half a command, an error) goes
+  says exactly the length of the piece behind it. Such a command is strict by construction. From the first
+  value on that contains CRLF or is longer than 4 KB it goes from header to header instead. Anything else (an
+  inline command, half a command, an error) goes
 * the **slow way**, a resumable state machine over a bytearray. It never looks twice at an argument it has
   taken and never reserves memory for a length that was only claimed.
 
@@ -64,6 +65,10 @@ class ParserLimits:
 # Lengths as they may be written, and nothing else: no plus sign, no leading zero, no blank. Longer ones:
 # _integer.
 _HEADERS: Final = [b"$%d" % size for size in range(4096)]
+_SPANS: Final = [
+    len(header) + size + 4 for size, header in enumerate(_HEADERS)
+]  # header and body, both CRLFs
+_SIZES: Final = {b"%d" % size: size for size in range(len(_HEADERS))}
 _COUNTS: Final = {b"*%d" % count: count for count in range(1, 1024)}
 _FAST_BYTES_MAX: Final = (256 << 10) + 4096  # of one chunk; bounds the list of pieces
 _JOIN_BYTES_MAX: Final = 1024  # half a command of up to so many bytes is read again together with its rest
@@ -177,30 +182,58 @@ class CommandParser:
         """Take the whole, strict commands at the beginning of `data`; returns how many bytes they are."""
         last = len(tokens) - 1  # the last piece is what follows the last CRLF: empty, or half a line
         index = position = 0
-        ready = self._ready
-        while index < last:
-            count = _COUNTS.get(tokens[index])
-            if count is None:
-                break
-            stop = index + 2 * count + 1
-            if stop > last:
-                break
-            headers = tokens[index + 1 : stop : 2]
-            args = tokens[index + 2 : stop : 2]
-            size = len(tokens[index]) + 4 * count + 2
-            try:
-                for header, arg in zip(headers, args):  # noqa: B905 (equal by construction; strict= costs)
-                    if _HEADERS[len(arg)] != header:
-                        return position
-                    size += len(header) + len(arg)
-            except IndexError:
-                return position
-            end = position + size
-            ready.append(_new_tuple(Command, (args, data[position:end])))
-            self._ready_bytes += size
-            position = end
-            index = stop
+        try:
+            while index < last:
+                count = _COUNTS.get(tokens[index])
+                if count is None:
+                    return position
+                stop = index + 2 * count + 1
+                if stop > last:
+                    return self._take_by_length(data, position)
+                args = tokens[index + 2 : stop : 2]
+                size = len(tokens[index]) + 2
+                for arg in args:
+                    index += 1
+                    length = len(arg)
+                    if _HEADERS[length] != tokens[index]:
+                        return self._take_by_length(data, position)
+                    size += _SPANS[length]
+                    index += 1
+                end = position + size
+                self._ready.append(_new_tuple(Command, (args, data[position:end])))
+                self._ready_bytes += size
+                position = end
+                index = stop
+        except IndexError:
+            return self._take_by_length(data, position)
         return position
+
+    def _take_by_length(self, data: bytes, position: int) -> int:
+        """The same, from header to header: for arguments that contain CRLF or are longer than the table."""
+        while True:
+            line = data.find(CRLF, position, position + 8)
+            count = _COUNTS.get(data[position:line])
+            if line < 0 or count is None:
+                return position
+            at = line + 2
+            args: list[bytes] = []
+            for _ in range(count):
+                line = data.find(CRLF, at, at + 12)
+                if line < 0 or data[at] != _DOLLAR:
+                    return position
+                size = _SIZES.get(data[at + 1 : line])
+                if size is None:
+                    size = _integer(data[at + 1 : line])
+                    if size is None or not 0 <= size <= self._limits.bulk_bytes_max:
+                        return position
+                end = line + 2 + size
+                if data[end : end + 2] != CRLF:
+                    return position
+                args.append(data[line + 2 : end])
+                at = end + 2
+            self._ready.append(_new_tuple(Command, (args, data[position:at])))
+            self._ready_bytes += at - position
+            position = at
 
     # -- the slow way --------------------------------------------------------------------------------------
 
@@ -293,7 +326,10 @@ class CommandParser:
                 end = self._line_end("too big bulk count string", _DOLLAR)
                 if end < 0:
                     return False
-                size = _integer(buffer[self._position + 1 : end])
+                digits = bytes(buffer[self._position + 1 : end])
+                size = _SIZES.get(digits)
+                if size is None:
+                    size = _integer(digits)
                 if size is None or not 0 <= size <= limits.bulk_bytes_max:
                     raise self._fail("invalid bulk length")
                 if end + 4 + size - self._start > limits.query_bytes_max:
@@ -411,26 +447,30 @@ _LISTS: Final = frozenset(b"*~>")  # so many replies
 _PAIRS: Final = frozenset(b"%|")  # twice as many
 _KINDS: Final = _LINES | _BULKS | _LISTS | _PAIRS
 _ATTRIBUTE: Final = ord("|")  # precedes the reply that it belongs to
-_SIZES: Final = {b"%d" % size: size for size in range(4096)}
 _INCOMPLETE: Final = (-1, 0)
 
 
-def reply_end(buffer: bytes | bytearray, position: int) -> int:
+def reply_end(buffer: bytes, position: int) -> int:
     """End of the one RESP2 or RESP3 reply that begins at `position`; -1 while it is incomplete.
 
     ValueError if it is not RESP. An attribute belongs to the reply behind it. What is inside a reply is not
-    checked. For aggregates that arrive in many pieces use `ReplySplitter`: this function begins anew each
-    time.
+    checked. For aggregates that arrive in many pieces use `ReplySplitter`: this begins anew each time.
     """
-    line = buffer.find(CRLF, position)
-    if line >= 0 and buffer[position] in _LINES:  # +OK, :1 and errors are most of what is ever asked
-        return line + 2
     waiting = 1
     while waiting:
-        position, more = _element_end(buffer, position)
-        if position < 0:
-            return -1
-        waiting += more - 1
+        line = buffer.find(CRLF, position)
+        if line >= 0 and buffer[position] in _LINES:
+            position = line + 2
+        elif line >= 0 and buffer[position] == _DOLLAR and (size := _SIZES.get(buffer[position + 1 : line])):
+            position = line + size + 4
+            if position > len(buffer):
+                return -1
+        else:
+            position, more = _element_end(buffer, position)
+            if position < 0:
+                return -1
+            waiting += more
+        waiting -= 1
     return position
 
 
