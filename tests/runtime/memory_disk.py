@@ -43,7 +43,11 @@ class MemoryFile:
 
     def sync(self) -> None:
         self.disk.count()
-        self.durable[:] = self.current
+        for (
+            position,
+            data,
+        ) in self.pending:  # dirty pages only: what the system believes written, it won't write again
+            _put(self.durable, position, data)
         self.pending.clear()
 
     def close(self) -> None: ...
