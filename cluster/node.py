@@ -1,13 +1,15 @@
 """One node, sans-IO: what arrives is a method call, what must happen is a call on `Host`.
 
-The simulator and the runtime drive exactly this object. It joins the layers and adds what belongs to a node alone:
+The simulator and the runtime drive exactly this object. It joins the layers and adds what belongs to a
+node alone:
 
 * the loop around the Raft core (`_drive`): hand out what to persist, send and apply, in that order;
 * who leads which shard (gossip), and where a client's command goes (`route`);
 * the sessions of clients, and what becomes of them when the engine stops or starts serving.
 
-Nothing here blocks, and nothing reads a clock, a file or a socket. The order of one turn is: everything that has arrived
-changes state; then, once, `_drive` and the lanes' flushes run (`Host.call_soon`). That is where batches come from.
+Nothing here blocks, and nothing reads a clock, a file or a socket. The order of one turn is: everything
+that has arrived changes state; then, once, `_drive` and the lanes' flushes run (`Host.call_soon`). That is
+where batches come from.
 """
 
 import random
@@ -110,7 +112,7 @@ class Node:
         self._led_term: Term | None = None
         self._next_gossip_us = 0
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self.replica.start()
@@ -131,7 +133,7 @@ class Node:
             self._gossip_to(self._rng.choice(self._peers) if self._peers else None)
         self.touch()
 
-    # -- Raft ---------------------------------------------------------------------------------------------------
+    # -- Raft ------------------------------------------------------------------------------------------
 
     def on_peer_messages(self, sender: NodeId, messages: Sequence[Message | Gossip]) -> None:
         now_us = self._host.now_us()
@@ -165,7 +167,7 @@ class Node:
             send(to, message)
         if ready.persist is not None:
             self._host.persist(ready.hard_state, ready.entries, partial(self._on_durable, ready))
-        self._notice_role()  # before commits: what commits in a new term must not be counted to the old service
+        self._notice_role()  # before commits: what commits in a new term is not the old service's
         if ready.committed:
             self.replica.on_committed(ready.committed)
 
@@ -194,7 +196,7 @@ class Node:
                     self._gossip_to(peer)
             self._retry_waiting()
 
-    # -- who leads what -----------------------------------------------------------------------------------------
+    # -- who leads what --------------------------------------------------------------------------------
 
     def _gossip_to(self, peer: NodeId | None) -> None:
         known = self.shard_map.snapshot()
@@ -205,7 +207,7 @@ class Node:
         for shard, term, leader in gossip.leaderships:
             self.shard_map.learn(shard, term, leader)
 
-    # -- clients ------------------------------------------------------------------------------------------------
+    # -- clients ---------------------------------------------------------------------------------------
 
     def open_session(self, transport: Transport, address: str) -> Session:
         """A client connected. Raises Err when there are too many."""
@@ -257,7 +259,7 @@ class Node:
         matched = self.raft.match_indexes()
         return sum(1 for node, index in matched.items() if node != self.node_id and index >= commit_index)
 
-    # -- where a command goes -----------------------------------------------------------------------------------
+    # -- where a command goes --------------------------------------------------------------------------
 
     def route(self, slot: Slot | None, *, write: bool, readonly: bool) -> Route:
         """PRIMARY, REPLICA (committed data, ungated) or WAIT; raises Moved, ReadOnly, Loading, ClusterDown.
@@ -292,7 +294,7 @@ class Node:
             return ClusterDown("The slot's shard has no member that serves clients")
         return Moved(f"{slot} {node.host}:{node.port}")
 
-    # -- lanes --------------------------------------------------------------------------------------------------
+    # -- lanes -----------------------------------------------------------------------------------------
 
     def shared_lane(self, route: Route, protocol: int) -> ClientLane:
         lane = self._lanes.get((route, protocol))
@@ -315,7 +317,8 @@ class Node:
         )
 
     def _on_shared_lane_lost(self, route: Route, protocol: int) -> None:
-        """The engine closed a connection that all plain sessions use: it is about to be declared dead, or misbehaves."""
+        """The engine closed a connection that all plain sessions use: it is about to be declared dead, or
+        misbehaves."""
         self._log.warning("shared_lane_lost", protocol=protocol)
         self._lose_lanes()
 
@@ -343,7 +346,7 @@ class Node:
     def call_later(self, delay_us: int, callback: Callable[[], None]) -> None:
         self._host.call_later(delay_us, callback)
 
-    # -- from the engine (EngineEvents) -------------------------------------------------------------------------
+    # -- from the engine (EngineEvents) ----------------------------------------------------------------
 
     def on_booted(self, version: str, command_table: object) -> None:
         self.table = CommandTable.from_engine(command_table)
@@ -373,10 +376,11 @@ class Node:
     def on_died(self, reason: str) -> None:
         self.replica.on_died(reason)
 
-    # -- operations ---------------------------------------------------------------------------------------------
+    # -- operations ------------------------------------------------------------------------------------
 
     def transfer(self, to: NodeId | None) -> NodeId:
-        """Planned failover to `to`, or to the most caught-up member with an engine. ValueError says why not."""
+        """Planned failover to `to`, or to the most caught-up member with an engine. ValueError says why
+        not."""
         candidates = [
             node.id for node in self.shard.nodes if node.id != self.node_id and not node.journal_only
         ]

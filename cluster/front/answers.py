@@ -1,7 +1,7 @@
 """Commands that the front answers itself, one function each: connection state, and what needs no data.
 
-Every function gets the session, the arguments and a `NodeView`, and returns RESP bytes in the session's protocol or
-raises a ReplyError. Left out until 5/5: AUTH with users, CLIENT TRACKING, KILL and PAUSE.
+Every function gets the session, the arguments and a `NodeView`, and returns RESP bytes in the session's
+protocol or raises a ReplyError. Left out until 5/5: AUTH with users, CLIENT TRACKING, KILL and PAUSE.
 """
 
 from collections.abc import Callable

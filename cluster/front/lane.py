@@ -1,10 +1,11 @@
 """A connection to the engine as the front uses it: commands in, raw replies out, each to whom it belongs.
 
-One lane per protocol version is shared by all plain sessions of a node; a session with a WATCH or a blocking command
-owns one. A lane never parses what passes: it counts replies and hands their bytes on.
+One lane per protocol version is shared by all plain sessions of a node; a session with a WATCH or a
+blocking command owns one. A lane never parses what passes: it counts replies and hands their bytes on.
 
-* **Gated** lane (primary): after every batch it asks `ROLE` on the same connection. The offset in the answer covers
-  everything before it, and it is a command boundary. The batch then waits in the gate for that offset.
+* **Gated** lane (primary): after every batch it asks `ROLE` on the same connection. The offset in the
+  answer covers everything before it, and it is a command boundary. The batch then waits in the gate for
+  that offset.
 * **Ungated** lane (replica, which holds committed data only): replies leave as they come.
 
 A batch is what was submitted between two flushes; the shell flushes once per turn of its event loop.
@@ -57,14 +58,16 @@ _Run = tuple[Receiver, bytes, int]
 
 
 def role_offset(reply: bytes) -> Offset | None:
-    """The offset in the reply to ROLE of a primary: `*3 $6 master :offset *n …`; None if it is not a primary."""
+    """The offset in the reply to ROLE of a primary: `*3 $6 master :offset *n …`; None if it is not a
+    primary."""
     if not reply.startswith(b"*3\r\n$6\r\nmaster\r\n:"):
         return None
     return Offset(int(reply[17 : reply.index(b"\r\n", 17)]))
 
 
 class ClientLane:
-    """See the module. `on_boundary` hears every offset that ROLE told; `on_lost` that the connection is gone."""
+    """See the module. `on_boundary` hears every offset that ROLE told; `on_lost` that the connection is
+    gone."""
 
     def __init__(
         self,

@@ -461,7 +461,11 @@ def reply_end(buffer: bytes, position: int) -> int:
         line = buffer.find(CRLF, position)
         if line >= 0 and buffer[position] in _LINES:
             position = line + 2
-        elif line >= 0 and buffer[position] == _DOLLAR and (size := _SIZES.get(buffer[position + 1 : line])):
+        elif (
+            line >= 0
+            and buffer[position] == _DOLLAR
+            and (size := _SIZES.get(buffer[position + 1 : line])) is not None
+        ):
             position = line + size + 4
             if position > len(buffer):
                 return -1

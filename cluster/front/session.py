@@ -6,16 +6,18 @@ A command takes one of these ways:
 * the **shared lane** to this node's engine (plain data commands, and a transaction without WATCH);
 * the session's **own lane** (WATCH and its transaction, blocking commands).
 
-A transaction is gathered here and goes to the engine in one piece at EXEC: until then nothing has been executed, so
-losing the primary in the middle of one is a definite failure, and a client that stops between MULTI and EXEC holds nothing.
+A transaction is gathered here and goes to the engine in one piece at EXEC: until then nothing has been
+executed, so losing the primary in the middle of one is a definite failure, and a client that stops between
+MULTI and EXEC holds nothing.
 
-Replies leave in the order of the commands. On one lane the lane's queue keeps it; before a session changes lanes it
-waits until nothing is in flight (`Stall.DRAIN`). While a shard is between two primaries a command waits a little
-(`Stall.UNAVAILABLE`) instead of failing at once; it has not been executed, so the error that ends the wait is definite.
+Replies leave in the order of the commands. On one lane the lane's queue keeps it; before a session changes
+lanes it waits until nothing is in flight (`Stall.DRAIN`). While a shard is between two primaries a command
+waits a little (`Stall.UNAVAILABLE`) instead of failing at once; it has not been executed, so the error
+that ends the wait is definite.
 
-`_inflight` holds one mark per command whose reply has not left: whether it may have written, or the front's own reply.
-When the lanes are lost (step-down, engine death) it says what each waiting command must hear: INDOUBT for anything that
-may have written, TRYAGAIN for a read.
+`_inflight` holds one mark per command whose reply has not left: whether it may have written, or the
+front's own reply. When the lanes are lost (step-down, engine death) it says what each waiting command must
+hear: INDOUBT for anything that may have written, TRYAGAIN for a read.
 
 Left out until 5/5: pub/sub, CLIENT TRACKING, AUTH.
 """
@@ -143,7 +145,7 @@ class Session:
         self._watching = False
         self._watch_lost = False
 
-    # -- from the shell -----------------------------------------------------------------------------------------
+    # -- from the shell --------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
         if self._stall is Stall.CLOSING:
@@ -160,7 +162,7 @@ class Session:
         self._inflight.clear()
         self._close_own_lane()
 
-    # -- from lanes and node ------------------------------------------------------------------------------------
+    # -- from lanes and node ---------------------------------------------------------------------------
 
     def deliver(self, data: bytes, count: int) -> None:
         if self.closed:
@@ -203,7 +205,7 @@ class Session:
             self._stall = None
             self._pump()
 
-    # -- commands -----------------------------------------------------------------------------------------------
+    # -- commands --------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Take commands while nothing holds them back."""
@@ -279,7 +281,8 @@ class Session:
         return True
 
     def _switch_lane(self, lane: ClientLane, command: Command) -> bool:
-        """Two lanes are two connections: what is in flight on one must be answered before the other is used."""
+        """Two lanes are two connections: what is in flight on one must be answered before the other is
+        used."""
         if self._lane is not lane:
             if self._inflight:
                 self._hold(command, Stall.DRAIN)
@@ -324,7 +327,7 @@ class Session:
         self._close_own_lane()
         self.protocol = 2
 
-    # -- transactions -------------------------------------------------------------------------------------------
+    # -- transactions ----------------------------------------------------------------------------------
 
     def _queue(self, command: Command, spec: CommandSpec, transaction: Transaction) -> None:
         disposition = spec.disposition
@@ -416,7 +419,7 @@ class Session:
             self._own.submit_unheard(_UNWATCH)
         self._watching = self._watch_lost = False
 
-    # -- waiting and answering ----------------------------------------------------------------------------------
+    # -- waiting and answering -------------------------------------------------------------------------
 
     def _wait(self, command: Command) -> None:
         """Hold the command until the shard has a primary; give up, definitely, when that takes too long."""

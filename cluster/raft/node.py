@@ -221,7 +221,7 @@ class RaftNode:
             self._on_election_timeout()
 
     def step(self, from_node: NodeId, message: Message, now_us: int) -> None:
-        """A message from `from_node` came in."""
+        """A message from `from_node` came in, not later than `now_us`: promises are counted from there."""
         self._see_time(now_us)
         match message:
             case AppendEntries():
@@ -411,10 +411,10 @@ class RaftNode:
     def _on_election_timeout(self) -> None:
         self._election_elapsed_us = 0
         self._election_timeout_us = self._draw_election_timeout()
+        self.leader = None
         if self.is_learner:
             return
         self._move(RoleEvent.ELECTION_TIMEOUT)
-        self.leader = None
         self._votes = {}
         self._events.info("became_pre_candidate", term=self.term)
         self._ask_for_votes(Term(self.term + 1), pre_vote=True, transfer=False)
@@ -490,11 +490,11 @@ class RaftNode:
             and self._log.is_up_to_date(message.last_index, message.last_term)
         )
         if granted:
-            assert self.role is Role.FOLLOWER, "only a follower votes for another"
+            self._become_follower(RoleEvent.VOTE_GRANTED, self.term, None)
             self.vote = from_node
             self._election_elapsed_us = 0
             self._events.info("vote_granted", term=self.term, candidate=from_node)
-        self._reply_when_durable(from_node, VoteResponse(self.term, granted))
+        self._after_persist.append((from_node, VoteResponse(self.term, granted)))
 
     def _on_pre_vote_response(self, from_node: NodeId, message: VoteResponse) -> None:
         if not message.granted and message.term > self.term:
@@ -515,7 +515,7 @@ class RaftNode:
             # It must learn that its time is over, or it would lead a minority for ever and we could not
             # follow it.
             stale = AppendResponse(self.term, False, Index(0), Term(0), message.round)
-            self._reply_when_durable(from_node, stale)
+            self._reply_to_append(from_node, stale)
             return
         assert message.term > self.term or self.role is not Role.LEADER, "two leaders in one term"
         if message.term > self.term or self.role is not Role.FOLLOWER:
@@ -540,7 +540,7 @@ class RaftNode:
         hint_index, hint_term = self._log.hint(message.prev_index, message.prev_term)
         self._events.debug("append_rejected", term=self.term, prev_index=message.prev_index, hint=hint_index)
         reply = AppendResponse(self.term, False, Index(0), Term(0), message.round, hint_index, hint_term)
-        self._reply_when_durable(leader, reply)
+        self._reply_to_append(leader, reply)
 
     def _acknowledge(self, leader: NodeId, message: AppendEntries, verified: Index) -> None:
         """Entries are acknowledged when they are durable. A heartbeat is answered at once, with what is
@@ -550,16 +550,12 @@ class RaftNode:
         if index < log.first_index - 1:
             index = Index(0)  # compacted: we agree there, but can no longer say in which term it was
         reply = AppendResponse(self.term, True, index, log.term(index), message.round)
-        if index <= log.stable_index and self._durable_term == self.term:
-            _add_reply(self._messages, leader, reply)
-        else:
-            _add_reply(self._after_persist, leader, reply)
+        self._reply_to_append(leader, reply)
 
-    def _reply_when_durable(self, to: NodeId, reply: AppendResponse | VoteResponse) -> None:
-        """For replies that speak only of our term and vote."""
-        handed = self._handed_hard_state
-        durable = self._durable_term == self.term and not self._persists and self.vote == handed.vote
-        (self._messages if durable else self._after_persist).append((to, reply))
+    def _reply_to_append(self, leader: NodeId, reply: AppendResponse) -> None:
+        """At once if what it says is durable already: our term and the log up to match_index."""
+        durable = reply.match_index <= self._log.stable_index and self._durable_term == self.term
+        _add_reply(self._messages if durable else self._after_persist, leader, reply)
 
     # ── replication: leader ─────────────────────────────────────────────────────────────────────────────────
 

@@ -21,6 +21,7 @@ class RoleEvent(Enum):
     PRE_VOTE_LOST = "pre_vote_lost"
     VOTE_WON = "vote_won"
     VOTE_LOST = "vote_lost"
+    VOTE_GRANTED = "vote_granted"  # to another; a candidate has none left to grant
     TIMEOUT_NOW = "timeout_now"  # the leader hands over (3.10)
     LEADER_HEARD = "leader_heard"  # AppendEntries of this term or a newer one
     HIGHER_TERM = "higher_term"
@@ -31,6 +32,7 @@ TRANSITIONS: dict[Role, dict[RoleEvent, Role]] = {
     Role.FOLLOWER: {
         RoleEvent.ELECTION_TIMEOUT: Role.PRE_CANDIDATE,
         RoleEvent.TIMEOUT_NOW: Role.CANDIDATE,
+        RoleEvent.VOTE_GRANTED: Role.FOLLOWER,
         RoleEvent.LEADER_HEARD: Role.FOLLOWER,
         RoleEvent.HIGHER_TERM: Role.FOLLOWER,
     },
@@ -38,6 +40,7 @@ TRANSITIONS: dict[Role, dict[RoleEvent, Role]] = {
         RoleEvent.ELECTION_TIMEOUT: Role.PRE_CANDIDATE,
         RoleEvent.PRE_VOTE_WON: Role.CANDIDATE,
         RoleEvent.PRE_VOTE_LOST: Role.FOLLOWER,
+        RoleEvent.VOTE_GRANTED: Role.FOLLOWER,
         RoleEvent.LEADER_HEARD: Role.FOLLOWER,
         RoleEvent.HIGHER_TERM: Role.FOLLOWER,
     },
@@ -49,6 +52,7 @@ TRANSITIONS: dict[Role, dict[RoleEvent, Role]] = {
         RoleEvent.HIGHER_TERM: Role.FOLLOWER,
     },
     Role.LEADER: {
+        RoleEvent.LEADER_HEARD: Role.FOLLOWER,  # of a newer term: two leaders of one term are ruled out before
         RoleEvent.HIGHER_TERM: Role.FOLLOWER,
         RoleEvent.QUORUM_LOST: Role.FOLLOWER,
     },

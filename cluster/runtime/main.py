@@ -1,14 +1,14 @@
 """The shell of one node: `python -m cluster.runtime.main --config FILE --node ID --data DIR`.
 
-It gives `cluster.node.Node` what that may not take for itself: a clock, a log on disk, gRPC to the peers, an engine
-process, client connections. It decides nothing.
+It gives `cluster.node.Node` what that may not take for itself: a clock, a log on disk, gRPC to the peers,
+an engine process, client connections. It decides nothing.
 
 Rules kept here:
-1. Any exception that reaches the event loop ends the process, after the engine. A node that has broken an assertion
-   must not go on acknowledging.
+1. Any exception that reaches the event loop ends the process, after the engine. A node that has broken an
+   assertion must not go on acknowledging.
 2. A failed write or fsync ends the process (exit code 74); a corrupt log never starts (65).
-3. The clock is CLOCK_BOOTTIME: it goes on while the process is stopped and while the machine is suspended, so a lease
-   cannot outlive either. Elsewhere than on Linux it is the monotonic clock.
+3. The clock is CLOCK_BOOTTIME: it goes on while the process is stopped and while the machine is suspended,
+   so a lease cannot outlive either. Elsewhere than on Linux it is the monotonic clock.
 4. SIGTERM and SIGINT end the engine, seal the log and exit 0.
 """
 
@@ -180,7 +180,7 @@ class NodeProcess:
         self.isolated_from: tuple[str, ...] = ()
         self._client_server: asyncio.Server | None = None
 
-    # -- Host ---------------------------------------------------------------------------------------------------
+    # -- Host ------------------------------------------------------------------------------------------
 
     def now_us(self) -> int:
         return time.clock_gettime_ns(_BOOTTIME) // 1000
@@ -199,7 +199,7 @@ class NodeProcess:
     def call_later(self, delay_us: int, callback: Callable[[], None]) -> None:
         self.loop.call_later(delay_us / 1e6, callback)
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         self.loop.set_exception_handler(self._on_loop_exception)
@@ -264,7 +264,7 @@ class NodeProcess:
             **{f"peer_{name}": value for name, value in self.transport.counters.items()},
         }
 
-    # -- failures -----------------------------------------------------------------------------------------------
+    # -- failures --------------------------------------------------------------------------------------
 
     def _on_disk_failed(self, error: BaseException) -> None:
         self.log.error("disk_failed", error=str(error))
@@ -332,7 +332,8 @@ async def serve(config: ClusterConfig, node_id: NodeId, data: Path) -> int:
 
 
 def run(config_path: Path, node_id: str, data: Path | None) -> int:
-    """Run a node in the foreground until SIGTERM; returns the exit code. Raises AzimuthError of one clear line."""
+    """Run a node in the foreground until SIGTERM; returns the exit code. Raises AzimuthError of one clear
+    line."""
     config = load(config_path)
     if node_id not in {node.id for node in config.topology.nodes}:
         known = ", ".join(node.id for node in config.topology.nodes)

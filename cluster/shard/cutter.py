@@ -1,8 +1,9 @@
 """Cuts the primary's effect stream into log entries, only where a command ends.
 
-The tap delivers bytes cut anywhere; the boundaries come from the `ROLE` that follows every batch of commands, on
-another connection, so either may arrive first. An entry is proposed up to the newest boundary whose bytes have
-all arrived. So a transaction is never split over two entries, and a replica never holds half of one.
+The tap delivers bytes cut anywhere; the boundaries come from the `ROLE` that follows every batch of
+commands, on another connection, so either may arrive first. An entry is proposed up to the newest boundary
+whose bytes have all arrived. So a transaction is never split over two entries, and a replica never holds
+half of one.
 
 Group commit: while `inflight_max` entries are on their way, everything that arrives gathers for the next one.
 """
@@ -54,7 +55,8 @@ class EffectCutter:
 
     @property
     def wants_boundary(self) -> bool:
-        """Effects have come that no client's batch accounts for (an expiry): somebody must ask for the offset."""
+        """Effects have come that no client's batch accounts for (an expiry): somebody must ask for the
+        offset."""
         return self.tapped > (self._boundaries[-1] if self._boundaries else self.proposed)
 
     def on_effects(self, data: bytes, term: Term) -> None:

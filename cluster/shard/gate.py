@@ -4,21 +4,22 @@ The engine executes at once and its reply is handed to the gate together with th
 moment. A reply leaves when **both** hold:
 
 1. the log has committed that offset, so everything the reply shows survives the loss of an AZ;
-2. this node proves that it was still the leader *after* the engine had answered: its lease is valid now (6.3 and
-   6.4.1), or a quorum has answered a round that was sent after the reply arrived (ReadIndex, 6.4).
+2. this node proves that it was still the leader *after* the engine had answered: its lease is valid now
+   (6.3 and 6.4.1), or a quorum has answered a round that was sent after the reply arrived (ReadIndex, 6.4).
 
 Rule 2 holds for writes as well: a batch mixes both, and the acks that commit a write renew the lease with it.
-Without rule 2 a paused leader that wakes up could count late acks and answer a read of a key that a newer leader
-has changed meanwhile (regressions 20–22).
+Without rule 2 a paused leader that wakes up could count late acks and answer a read of a key that a newer
+leader has changed meanwhile (regressions 20–22).
 
-Replies leave in the order in which they came. A reply with a lower offset may wait behind one with a higher: that
-costs microseconds and keeps one queue.
+Replies leave in the order in which they came. A reply with a lower offset may wait behind one with a
+higher: that costs microseconds and keeps one queue.
 """
 
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from cluster.errors import NotLeader
 from cluster.types import Clock, Offset
 
 
@@ -42,14 +43,14 @@ class ReplyGate:
         return len(self._parked)
 
     def submit(self, offset: Offset, deliver: Callable[[], None]) -> None:
-        """The engine has answered at `offset`. `deliver` is called once, now or later, or never (`abandon`)."""
-        if not self._parked and offset <= self._committed and self._use_lease:
-            if self._proof.lease_valid(self._clock.now_us()):
-                deliver()
-                return
-        needs_round = not self._use_lease or not self._proof.lease_valid(self._clock.now_us())
+        """The engine has answered at `offset`. `deliver` is called once, now or later, or never
+        (`abandon`)."""
+        leased = self._use_lease and self._proof.lease_valid(self._clock.now_us())
+        if leased and not self._parked and offset <= self._committed:
+            deliver()
+            return
         # The round is drawn after the engine answered: a quorum that answers it proves leadership since then.
-        round_ = self._proof.read_round() if needs_round else None
+        round_ = None if leased else self._ask_round()
         self._parked.append((offset, round_, deliver))
         if offset <= self._committed:
             self.advance(self._committed)
@@ -67,12 +68,19 @@ class ReplyGate:
             if not leased:
                 if round_ is None:
                     # Parked under a lease that has run out since: now it takes a round.
-                    parked[0] = (offset, self._proof.read_round(), deliver)
+                    parked[0] = (offset, self._ask_round(), deliver)
                     return
                 if not self._proof.read_confirmed(round_):
                     return
             parked.popleft()
             deliver()
+
+    def _ask_round(self) -> int | None:
+        """None when leadership is gone already and the step-down is about to be noticed."""
+        try:
+            return self._proof.read_round()
+        except NotLeader:
+            return None
 
     def abandon(self) -> None:
         """Leadership or the engine is gone: whoever waits is answered by the session, in doubt."""

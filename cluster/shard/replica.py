@@ -3,21 +3,23 @@
 It owns the answer to "may this node serve?", which is more than "is it the Raft leader?":
 
 * **replica**: the engine is fed committed effects only.
-* **promoting**: elected. The no-op of the new term commits, everything in the log is applied to the own engine,
-  then the engine is promoted and the tap opened at exactly the committed offset.
+* **promoting**: elected. The no-op of the new term commits, everything in the log is applied to the own
+  engine, then the engine is promoted and the tap opened at exactly the committed offset.
 * **primary**: the engine executes, the tap's effects are cut into entries, replies wait in the gate.
-* **demoting**: leadership is lost. Lanes are closed, whoever waits is in doubt. The engine says at which offset it
-  stands; if the committed log turns out to contain exactly what it executed, it is fed on from there. Otherwise it
-  holds effects that never happened: it is emptied and rebuilt from the log. Nothing is served meanwhile.
+* **demoting**: leadership is lost. Lanes are closed, whoever waits is in doubt. The engine says at which
+  offset it stands; if the committed log turns out to contain exactly what it executed, it is fed on from
+  there. Otherwise it holds effects that never happened: it is emptied and rebuilt from the log. Nothing is
+  served meanwhile.
 * **rebuilding**: the engine is being fed the log and has not reached what was committed when that began.
-* **journal**: no engine here (a member that only remembers). If it must lead, because it alone has the newest log,
-  it brings a member with an engine up to date and hands over.
+* **journal**: no engine here (a member that only remembers). If it must lead, because it alone has the
+  newest log, it brings a member with an engine up to date and hands over.
 
 Rules that are kept here:
 1. The engine is fed committed bytes only, each once, in order.
 2. Commands reach the engine only in `PRIMARY` (or, read-only, in `REPLICA`).
 3. Nothing is proposed but what the tap delivered in this very term of service.
-4. An engine that executed anything uncommitted is never fed on; the decision is by (index, term), not by offset.
+4. An engine that executed anything uncommitted is never fed on; the decision is by (index, term), not by
+   offset.
 
 Left out: snapshots (4/5; until then a rebuild starts at offset 0), slot migration.
 """
@@ -69,7 +71,8 @@ class ReplicaHost(Protocol):
     def call_later(self, delay_us: int, callback: Callable[[], None]) -> None: ...
 
     def on_serving_changed(self, serving: Serving) -> None:
-        """The state changed; lanes to the engine are gone unless it went REBUILDING → REPLICA or REPLICA → PROMOTING."""
+        """The state changed; lanes to the engine are gone unless it went REBUILDING → REPLICA or REPLICA →
+        PROMOTING."""
         ...
 
     def touch(self) -> None:
@@ -109,14 +112,15 @@ class ShardReplica:
         self._drain_deadline_us = 0
         self._next_handover_us = 0
         self._leader_term: Term | None = None  # the term we lead, None while we don't
-        # Effects that this engine executed as primary and that were not committed when it stepped down: (index, term, end).
+        # Effects that this engine executed as primary and that were not committed when it stepped down:
+        # (index, term, end).
         self._own_tail: list[tuple[Index, Term, Offset]] = []
         self._stepped_down_at = Offset(0)  # committed when it stepped down: up to here its effects are clean
         self._demoted_at: Offset | None = None  # where the demoted engine stands, until its fate is decided
         self._fed_offset = Offset(0)  # end of what was handed to the feed
         self._transferring = False
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         if self.engine is not None:
@@ -140,7 +144,7 @@ class ShardReplica:
         self.serving = serving
         self._host.on_serving_changed(serving)
 
-    # -- from Raft ----------------------------------------------------------------------------------------------
+    # -- from Raft -------------------------------------------------------------------------------------
 
     def on_committed(self, entries: Sequence[Entry]) -> None:
         """Newly committed entries, in order. StreamDiverged stops the node."""
@@ -195,7 +199,7 @@ class ShardReplica:
             self._enter(Serving.REPLICA)
             self._pump_feed()
 
-    # -- taking over --------------------------------------------------------------------------------------------
+    # -- taking over -----------------------------------------------------------------------------------
 
     def _maybe_promote(self) -> None:
         """Elected and everything in the log committed and applied: promote the engine, once."""
@@ -246,7 +250,7 @@ class ShardReplica:
         self._host.touch()
         return True
 
-    # -- a planned failover -------------------------------------------------------------------------------------
+    # -- a planned failover ----------------------------------------------------------------------------
 
     def drain_and_transfer(self, to: NodeId) -> None:
         """Planned failover: hold new commands back, let everything executed commit, then hand over.
@@ -275,7 +279,7 @@ class ShardReplica:
         self._transferring = False
         self._host.on_serving_changed(self.serving)
 
-    # -- stepping down ------------------------------------------------------------------------------------------
+    # -- stepping down ---------------------------------------------------------------------------------
 
     def _demote(self) -> None:
         assert self.engine is not None
@@ -313,7 +317,7 @@ class ShardReplica:
         else:
             self._restart_feed()
 
-    # -- feeding ------------------------------------------------------------------------------------------------
+    # -- feeding ---------------------------------------------------------------------------------------
 
     def on_feed_requested(self, offset: Offset | None) -> None:
         self._feeding = False
@@ -380,7 +384,7 @@ class ShardReplica:
         engine.feed(data)
         self._fed_offset = Offset(self._fed_offset + len(data))
 
-    # -- the engine's offset ------------------------------------------------------------------------------------
+    # -- the engine's offset ---------------------------------------------------------------------------
 
     def poll_offset(self) -> None:
         if not self._polling and self.engine is not None:
@@ -402,7 +406,7 @@ class ShardReplica:
         if waiting:
             self._host.call_later(OFFSET_POLL_US, self.poll_offset)
 
-    # -- from the engine ----------------------------------------------------------------------------------------
+    # -- from the engine -------------------------------------------------------------------------------
 
     def on_booted(self, version: str, command_table: object) -> None:
         self.engine_version = version
@@ -421,7 +425,8 @@ class ShardReplica:
             self._host.touch()
 
     def _propose(self, payload: bytes) -> Index | None:
-        """None when this term of service is over, or a transfer is under way, and Raft says so first (rule 3)."""
+        """None when this term of service is over, or a transfer is under way, and Raft says so first (rule
+        3)."""
         if not self.raft.is_leader or self.raft.term != self._leader_term:
             return None
         try:

@@ -1,6 +1,7 @@
 """A shard's effect stream inside Raft entries: the header of an EFFECTS payload, and where each entry ends.
 
-An EFFECTS payload is a 16-byte header and then the effect bytes `[start, end)` exactly as the engine wrote them:
+An EFFECTS payload is a 16-byte header and then the effect bytes `[start, end)` exactly as the engine wrote
+them:
 
     byte 0      format version (1)
     bytes 1–3   zero
@@ -8,8 +9,8 @@ An EFFECTS payload is a 16-byte header and then the effect bytes `[start, end)` 
     bytes 8–15  start offset, little-endian
 
 The running checksum lets every replica verify, entry by entry, that the stream it applies is the one that the
-primary cut, and lets a snapshot be proven to equal a prefix of the log. Left out: compression (entries are small
-and already batched), encryption at rest (it belongs to the journal's files).
+primary cut, and lets a snapshot be proven to equal a prefix of the log. Left out: compression (entries are
+small and already batched), encryption at rest (it belongs to the journal's files).
 """
 
 import struct
@@ -69,7 +70,7 @@ class CommittedStream:
         start, crc, end = decode_header(payload)
         if start != self.offset or crc != self.crc:
             raise StreamDiverged(
-                f"entry {index} continues offset {start} crc {crc:08x}, we hold {self.offset} crc {self.crc:08x}"
+                f"entry {index} continues {start} (crc {crc:08x}), we hold {self.offset} (crc {self.crc:08x})"
             )
         self.crc = extend_crc(crc, payload[HEADER_BYTES:])
         self.offset = end

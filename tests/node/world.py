@@ -1,4 +1,5 @@
-"""A small deterministic world: whole nodes with model engines on virtual time, a network and disks that can fail.
+"""A small deterministic world: whole nodes with model engines on virtual time, a network and disks that
+can fail.
 
 It exists to test `cluster.node` in milliseconds; issue 2/5's simulator is the real thing and will replace it.
 Time is in microseconds. Everything random comes from one seed.
@@ -142,7 +143,7 @@ class World:
         for member in self.members.values():
             self.start(member.id)
 
-    # -- time ---------------------------------------------------------------------------------------------------
+    # -- time ------------------------------------------------------------------------------------------
 
     def at(self, when: int, callback: Callable[[], None]) -> None:
         self._sequence += 1
@@ -168,7 +169,7 @@ class World:
             if member.alive:
                 member.node.raft.check_invariants()
 
-    # -- nodes --------------------------------------------------------------------------------------------------
+    # -- nodes -----------------------------------------------------------------------------------------
 
     def start(self, node_id: NodeId | str) -> None:
         member = self.members[NodeId(node_id)]
@@ -245,7 +246,7 @@ class World:
     def heal(self) -> None:
         self.cut.clear()
 
-    # -- looking ------------------------------------------------------------------------------------------------
+    # -- looking ---------------------------------------------------------------------------------------
 
     def primary(self, shard: str = "0001", within_us: int = 10_000_000, but: str = "") -> Member:
         """Run until some living, unpaused member of the shard serves as primary."""
