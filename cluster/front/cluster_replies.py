@@ -119,8 +119,12 @@ class ClusterView:
             bounds = [encode_integer(bound) for slots in sorted(shard.slots) for bound in slots]
             nodes = [self._shards_node(shard, node) for node in self.members(shard)]
             shard_id = redis_shard_id(self.topology.cluster_id, shard.id).encode()
-            fields = {b"slots": encode_array(bounds), b"nodes": encode_array(nodes), b"id":
-            encode_bulk(shard_id)} rows.append(self._map(fields))
+            fields = {
+                b"slots": encode_array(bounds),
+                b"nodes": encode_array(nodes),
+                b"id": encode_bulk(shard_id),
+            }
+            rows.append(self._map(fields))
         return encode_array(rows)
 
     def _shards_node(self, shard: ShardSpec, node: NodeSpec) -> bytes:
