@@ -380,6 +380,27 @@ def _with_variant(spec: CommandSpec) -> CommandSpec:
 # -- the table ---------------------------------------------------------------------------------------------
 
 
+def _own(name: bytes, arity: int, subcommands: Sequence[list[object]] = ()) -> list[object]:
+    """An entry as COMMAND would give it, of a command without keys."""
+    return [name, arity, [], 0, 0, 0, [], [], [], list(subcommands)]
+
+
+# What the front answers without any engine's help exists even if the engine has never heard of it.
+_FRONT_OWN: Final = (
+    _own(b"asking", 1),
+    _own(b"quit", -1),
+    _own(b"readonly", 1),
+    _own(b"readwrite", 1),
+    _own(b"reset", 1),
+    _own(b"wait", 3),
+    _own(
+        b"cluster",
+        -2,
+        [_own(b"cluster|" + name, -2) for name in (b"info", b"keyslot", b"myid", b"nodes", b"shards", b"slots")],
+    ),
+)
+
+
 class CommandTable:
     """All commands of an engine, found by name in any spelling."""
 
@@ -399,7 +420,9 @@ class CommandTable:
         if not isinstance(reply, list) or not reply:
             raise EngineError("the engine's reply to COMMAND is not a list of commands")
         try:
-            return cls(_read_command(entry) for entry in reply)
+            known = {entry[0] for entry in reply}
+            own = (entry for entry in _FRONT_OWN if entry[0] not in known)
+            return cls(_read_command(entry) for entry in (*reply, *own))
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise EngineError(
                 "the engine's reply to COMMAND is not that of Redis 7 or Valkey "

@@ -50,7 +50,7 @@ class Client:
         self.paused = False
 
     def send(self, *args: str | bytes | int) -> None:
-        self.session.receive(hiredis.pack_command(args))
+        self.session.receive(hiredis.pack_command(args))  # type: ignore[arg-type]  # its stub knows one-tuples only
 
     def call(self, *args: str | bytes | int, within_us: int = 5_000_000) -> object:
         """Send one command and run the world until its reply is here."""
@@ -181,7 +181,7 @@ class World:
         host = MemberHost(self, member)
 
         def make_engine(node: Node) -> ModelEngine:
-            member.engine = ModelEngine(events=node, clock=host, defer=host.call_soon, log=NullLog())
+            member.engine = ModelEngine(events=node, clock=host, defer=host.call_soon)
             return member.engine
 
         member.node = Node(
