@@ -8,10 +8,12 @@ It lives in one of these states:
        └──────────────────────────── kill / on_died (from any state) ────────────────────┘
 
 * As a **replica** the engine asks for the stream (`on_feed_requested`); the node answers with `feed_full` or
-  `feed_continue` and from then on writes committed effect bytes with `feed`. It never expires or evicts on its own.
-* As a **primary** it executes what lanes send it and reports every effect, in order, by `on_effects` (the tap).
-* A **lane** is one client connection to the engine. Bytes in, reply bytes out, strictly in order. A lane may be
-  opened in either state; `demote`, `kill` and death close all of them (`on_lane_closed`).
+  `feed_continue` and from then on writes committed effect bytes with `feed`. It never expires or evicts on
+  its own.
+* As a **primary** it executes what lanes send it and reports every effect, in order, by `on_effects` (the
+  tap).
+* A **lane** is one client connection to the engine. Bytes in, reply bytes out, strictly in order. A lane
+  may be opened in either state; `demote`, `kill` and death close all of them (`on_lane_closed`).
 
 Offsets are Valkey's replication offsets and equal positions in the shard's effect stream.
 """
@@ -40,11 +42,13 @@ class EngineEvents(Protocol):
     """What an engine reports. Called from the loop, never from inside a method of `Engine`."""
 
     def on_booted(self, version: str, command_table: object) -> None:
-        """The process answers. `command_table` is its COMMAND reply as hiredis parses it (lists, bytes, ints)."""
+        """The process answers. `command_table` is its COMMAND reply as hiredis parses it (lists, bytes,
+        ints)."""
         ...
 
     def on_feed_requested(self, offset: Offset | None) -> None:
-        """The engine, as a replica, wants the stream: it holds exactly `offset` bytes of it, or nothing usable (None)."""
+        """The engine, as a replica, wants the stream: it holds exactly `offset` bytes of it, or nothing
+        usable (None)."""
         ...
 
     def on_feed_drained(self) -> None:
@@ -72,7 +76,8 @@ class EngineEvents(Protocol):
         ...
 
     def on_died(self, reason: str) -> None:
-        """The engine is gone (exit, kill, failed start, hung). All lanes are closed without further events."""
+        """The engine is gone (exit, kill, failed start, hung). All lanes are closed without further
+        events."""
         ...
 
 
@@ -84,7 +89,8 @@ class Engine(Protocol):
         ...
 
     def feed_full(self, offset: Offset, rdb: bytes) -> None:
-        """Answer to on_feed_requested: throw everything away, load `rdb`, stand at `offset`. b"" = empty data set."""
+        """Answer to on_feed_requested: throw everything away, load `rdb`, stand at `offset`. b"" = empty
+        data set."""
         ...
 
     def feed_continue(self, offset: Offset) -> None:
@@ -100,7 +106,8 @@ class Engine(Protocol):
         ...
 
     def ask_offset(self) -> None:
-        """→ on_offset, once everything fed before has either been applied or not: poll until it is what you need."""
+        """→ on_offset, once everything fed before has either been applied or not: poll until it is what
+        you need."""
         ...
 
     def promote(self) -> None:
@@ -108,7 +115,8 @@ class Engine(Protocol):
         ...
 
     def demote(self) -> None:
-        """Stop being primary: close all lanes, stop accepting writes. → on_feed_requested(offset it stands at)."""
+        """Stop being primary: close all lanes, stop accepting writes. → on_feed_requested(offset it stands
+        at)."""
         ...
 
     def open_lane(self, on_data: Callable[[bytes], None], on_closed: Callable[[], None]) -> Lane:
@@ -116,7 +124,8 @@ class Engine(Protocol):
         ...
 
     def ask_digest(self, on_digest: Callable[[Offset, str], None]) -> None:
-        """40 hex digits over the whole data set and the offset it was taken at (equal offset ⇒ equal digest)."""
+        """40 hex digits over the whole data set and the offset it was taken at (equal offset ⇒ equal
+        digest)."""
         ...
 
     def kill(self) -> None:

