@@ -18,7 +18,8 @@ Where we differ from stock Valkey, on purpose:
   - limits are lower (`ParserLimits`); beyond them the error is Valkey's for its own limit;
   - the first line of an HTTP header (`POST`, `Host:`) gets an error before the connection is closed, where
     Valkey only closes it. The reason is the same: a browser must not be talked into sending commands;
-  - inline quoting is that of 9.1 whatever the engine is: the engine only ever sees arrays.
+  - inline quoting is that of 9.1 whatever the engine is: the engine only ever sees arrays. A byte 0xFF in an
+    inline word is kept, which 9.1.2 loses.
 
 `reply_end` and `ReplySplitter` find where replies end and do not look inside. Streamed RESP3 types (`$?`,
 `*?`) are left out: no engine sends them.
