@@ -281,6 +281,13 @@ def test_every_command_and_option_is_in_the_readme() -> None:
         assert said, f"azimuth {name} is not in README's table"
         for sub in getattr(command, "commands", {}):
             assert f"{name} {sub}" in said, f"azimuth {name} {sub} is not in README's table"
+        for leaf in [command, *getattr(command, "commands", {}).values()]:
+            for option in long_options(leaf) - {"--help", "--dir"}:
+                assert f"`{option}" in said, f"azimuth {name} {option} is not in README's table"
+
+
+def long_options(command: Any) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
 
 
 # -- the snippet that users copy ---------------------------------------------------------------------------
@@ -399,8 +406,8 @@ def test_a_client_with_its_default_retries_applies_a_write_twice(flaky: StartFla
     from redis.cluster import RedisCluster
 
     server = flaky(lambda count: None if count == 1 else b":%d\r\n" % count)
-    client = RedisCluster(host="127.0.0.1", port=server.port)
-    assert client.incr("n") == 2
+    execute: Callable[..., Any] = RedisCluster(host="127.0.0.1", port=server.port).execute_command
+    assert execute("INCR", "n") == 2
     assert server.increments == 2
 
 
