@@ -268,8 +268,6 @@ class RaftNode:
         self._transfer = _Transfer(target, self._ticked_us + self._patience_us)
         self._events.info("transfer_started", term=self.term, to=target)
         self._maybe_send_timeout_now(target)
-        self._progress[target].heartbeat_due = True
-        self._send_wanted = True
         return target
 
     def persisted(self, token: PersistToken, now_us: int) -> None:
