@@ -37,14 +37,6 @@ CACHE_BYTES_MAX = 8 << 20
 
 
 @dataclass(slots=True)
-class WalCounters:
-    appends: int = 0
-    batches: int = 0  # groups made durable, one sync each
-    syncs: int = 0  # batches and seals
-    bytes: int = 0  # written for them
-
-
-@dataclass(slots=True)
 class _Append:
     hard_state: HardState | None
     entries: Sequence[Entry]
@@ -114,7 +106,12 @@ class Wal:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._failed = False  # written by the writer's thread, read by the loop's
-        self.counters = WalCounters()
+        self.counters = {
+            "appends": 0,
+            "batches": 0,  # groups made durable, one sync each
+            "syncs": 0,  # batches and seals
+            "bytes": 0,  # written for batches
+        }
         self._report(found)
 
     @classmethod
@@ -251,17 +248,17 @@ class Wal:
         if group:
             self._write(group)
         if isinstance(item, _Seal) and self._queue.empty() and self._journal.seal():
-            self.counters.syncs += 1
+            self.counters["syncs"] += 1
         return not isinstance(item, _Stop)
 
     def _write(self, group: list[_Append]) -> None:
         written = self._journal.write([(append.hard_state, append.entries) for append in group])
         counters = self.counters
-        counters.appends += len(group)
+        counters["appends"] += len(group)
         if written.bytes_written:
-            counters.batches += 1
-            counters.syncs += 1
-            counters.bytes += written.bytes_written
+            counters["batches"] += 1
+            counters["syncs"] += 1
+            counters["bytes"] += written.bytes_written
         self._call_soon(self._on_written, written, group)
 
     def _fail(self, error: BaseException) -> None:
