@@ -219,6 +219,16 @@ def test_default_times_are_those_of_the_core() -> None:
         )
 
 
+def test_the_layer_table_names_every_layer() -> None:
+    from tests.test_layers import LAYERS
+
+    rows = " ".join(row[0] for row in table_rows(text_of("docs/architecture.md"), "Layers"))
+    for layer in LAYERS:
+        path = layer.replace(".", "/")
+        if layer != "cluster" and ((ROOT / path).exists() or (ROOT / f"{path}.py").exists()):
+            assert f"`{path}" in rows, f"{layer} is not in the layer table"
+
+
 def test_make_targets_named_in_the_documents_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", text_of("Makefile"), re.M))
     for document in DOCUMENTS:
