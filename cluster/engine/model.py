@@ -197,7 +197,7 @@ class ModelEngine:
         """A new process."""
         self._feed_waiting = 0  # bytes handed to `feed` and not applied
         self._feed_was_full = False
-        self._digests: list[Callable[[Offset, str], None]] = []  # asked before we stood in the stream
+        self._waiting: list[Callable[[], None]] = []  # answers that must wait until we stand in the stream
         self._reset()
 
     def _reset(self) -> None:
@@ -262,15 +262,15 @@ class ModelEngine:
         self.later(proceed)
 
     def _stand_at(self, offset: Offset, wiped: bool) -> None:
-        if self._state is not _State.REPLICA:
+        if self.is_primary:
             return
         if wiped:
             self._reset()
         self._forget_partial()
         self._offset, self._fed = offset, True
-        waiting, self._digests = self._digests, []
-        for on_digest in waiting:
-            on_digest(self._offset, self.digest())
+        waiting, self._waiting = self._waiting, []
+        for answer in waiting:
+            answer()
 
     def feed(self, data: bytes) -> None:
         self._feed_waiting += len(data)
@@ -282,7 +282,7 @@ class ModelEngine:
 
     def _apply(self, data: bytes) -> None:
         self._feed_waiting -= len(data)
-        if self._state is _State.REPLICA and self._fed:
+        if not self.is_primary and self._fed:
             self._reader.feed(data)
             self._db.fed, self._db.primary = True, False
             while (argv := self._reader.next()) is not None:
@@ -330,7 +330,10 @@ class ModelEngine:
             self.events.on_feed_lost()
 
     def ask_offset(self) -> None:
-        self.later(lambda: self.events.on_offset(self._offset))
+        self._when_fed(lambda: self.events.on_offset(self._offset))
+
+    def _when_fed(self, answer: Callable[[], None]) -> None:
+        self.later(lambda: answer() if self._fed else self._waiting.append(answer))
 
     # -- primary
 
@@ -494,13 +497,7 @@ class ModelEngine:
     # -- digest
 
     def ask_digest(self, on_digest: Callable[[Offset, str], None]) -> None:
-        def answer() -> None:
-            if self._fed:
-                on_digest(self._offset, self.digest())
-            else:
-                self._digests.append(on_digest)
-
-        self.later(answer)
+        self._when_fed(lambda: on_digest(self._offset, self.digest()))
 
     def digest(self) -> str:
         """Over all keys in sorted order, with their expiries."""

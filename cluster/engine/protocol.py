@@ -106,12 +106,17 @@ class Engine(Protocol):
         ...
 
     def ask_offset(self) -> None:
-        """→ on_offset, once everything fed before has either been applied or not: poll until it is what
-        you need."""
+        """→ on_offset, once the engine stands in the stream. Poll until it is what you need.
+
+        Until then (loading, feed down, no answer given yet) several asks may get one answer.
+        """
         ...
 
     def promote(self) -> None:
-        """Become primary at the current offset and open the tap. → on_promoted, or on_died."""
+        """Become primary at the current offset and open the tap. → on_promoted, or on_died.
+
+        Of what was fed, only what the engine has already applied is kept: wait for `on_offset` first.
+        """
         ...
 
     def demote(self) -> None:
@@ -124,8 +129,10 @@ class Engine(Protocol):
         ...
 
     def ask_digest(self, on_digest: Callable[[Offset, str], None]) -> None:
-        """40 hex digits over the whole data set and the offset it was taken at (equal offset ⇒ equal
-        digest)."""
+        """40 hex digits over the whole data set and the offset it was taken at (equal offset ⇒ equal digest).
+
+        Answered once the engine stands in the stream; never if it dies before.
+        """
         ...
 
     def kill(self) -> None:

@@ -65,7 +65,7 @@ SOCKET_NAME = "engine.sock"
 LOG_NAME = "engine.log"
 LOG_BYTES_MAX = 4 * 1024 * 1024
 SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 bytes on Linux, 104 on macOS, with the final NUL
-DIGEST_RETRY_S = 0.05
+STANDING_RETRY_S = 0.002
 EXIT_GRACE_S = 1.0  # how long a lost admin connection may wait for the exit code that explains it
 
 _LOG_PREFIX = re.compile(r"^\d+:[A-Z] .{20,26} [.*#-] ")
@@ -89,13 +89,14 @@ class _Life:
     def __init__(self, engine: "ValkeyEngine") -> None:
         self.engine = engine
         self.loop = engine.loop
-        self.events = engine.events
         self.log = engine.log
         self.secret = secrets.token_hex(32).encode()
         self.state = _State.BOOTING
         self.pid: int | None = None
         self.ended = self.loop.create_future()  # done once the process is gone and reaped
         self._own_id: str | None = None  # the replication id the engine gave itself when last promoted
+        self._answer_pending = False  # our last word on the feed is not known to be taken
+        self._offset_awaited = False
         self._promotions = 0  # tells a promotion's late answers from a newer one's
         self._process: subprocess.Popen[bytes] | None = None
         self._private: Path | None = None  # a mkdtemp directory for the socket
@@ -111,6 +112,10 @@ class _Life:
         self._tasks: set[asyncio.Task[None]] = set()
         self._silent_ticks = 0
         self._answered_before = 0
+
+    @property
+    def events(self) -> EngineEvents:
+        return self.engine.events
 
     # -- boot
 
@@ -251,9 +256,12 @@ class _Life:
         self._admin.call(lambda reply: None, "PING")  # -LOADING and -BUSY are answers too
 
     def _on_admin_lost(self) -> None:
-        """Mostly the process has just ended: let its exit code tell, but not for long."""
         if self.state is not _State.OVER:
-            self._later(EXIT_GRACE_S, lambda: self.doom("closed the admin connection"))
+            self._doom_later("closed the admin connection")
+
+    def _doom_later(self, reason: str) -> None:
+        """Mostly the process has just ended: let its exit code tell, but not for long."""
+        self._later(EXIT_GRACE_S, lambda: self.doom(reason))
 
     # -- replica: the feed
 
@@ -288,12 +296,16 @@ class _Life:
         if self._feed is not feed:
             return
         self._feed = None
-        if feed.reported and self.state is _State.REPLICA:
+        if self.state is _State.PROMOTING:
+            self.doom("lost its feed while it was being promoted")
+        elif feed.reported and self.state is _State.REPLICA:
             self.log.info("feed_lost")
             self.events.on_feed_lost()
 
     def feed_full(self, offset: Offset, rdb: bytes) -> None:
         if self._feed is not None:
+            self._answer_pending = True
+            self._own_id = None  # what it holds under that id is to be thrown away
             rdb = rdb or EMPTY_RDB
             head = f"+FULLRESYNC {self.engine.replication_id} {offset}\r\n${len(rdb)}\r\n"
             self._feed.write(head.encode() + rdb)
@@ -306,6 +318,7 @@ class _Life:
             self.log.warning("feed_answer_stale", offered=self._feed.offered, offset=offset)
             self._feed.close()
             return
+        self._answer_pending = True
         self._feed.write(f"+CONTINUE {self.engine.replication_id}\r\n".encode())
 
     def feed(self, data: bytes) -> None:
@@ -316,15 +329,54 @@ class _Life:
         return self._feed is not None and self._feed.full_up
 
     def ask_offset(self) -> None:
-        self._call(lambda role: self.events.on_offset(_offset_in_role(role)), "ROLE")
+        """While the engine does not stand in the stream, all askers wait for one answer."""
+        if not self._offset_awaited:
+            self._offset_awaited = True
+            self._when_standing(self._report_offset)
+
+    def _report_offset(self, offset: Offset) -> None:
+        self._offset_awaited = False
+        self.events.on_offset(offset)
+
+    def _when_standing(self, act: Callable[[Offset], None]) -> None:
+        """Ask ROLE until the engine stands in the stream: as primary, or as replica that took our answer."""
+
+        def on_role(role: object) -> None:
+            offset = self._standing(role)
+            if offset is None:
+                self._later(STANDING_RETRY_S, lambda: self._when_standing(act))
+            else:
+                self._answer_pending = False
+                act(offset)
+
+        self._call(on_role, "ROLE")
+
+    def _standing(self, role: object) -> Offset | None:
+        """The offset in a ROLE reply; None from an engine that is loading, not connected, or not yet ours."""
+        match role:
+            case [b"master", int(offset), *_] if self.state is _State.PRIMARY:
+                return Offset(offset)
+            case [b"slave", _, _, b"connected", int(offset)]:
+                return Offset(offset)
+            case _:
+                return None
 
     # -- primary: the tap
 
     def promote(self) -> None:
+        """Not before the engine has taken what the node last said on the feed; mostly that is known."""
         assert self.state is _State.REPLICA, f"promote in state {self.state.value}"
         self.state = _State.PROMOTING
         self._promotions += 1
         promotion = self._promotions
+        if self._answer_pending:
+            self._when_standing(lambda offset: self._promote(promotion))
+        else:
+            self._promote(promotion)
+
+    def _promote(self, promotion: int) -> None:
+        if self.state is not _State.PROMOTING or promotion != self._promotions:
+            return
         old_feeds, self._feed = list(self._feed_conns), None  # the engine closes them; not a loss
         self._order("REPLICAOF", "NO", "ONE")
 
@@ -338,18 +390,18 @@ class _Life:
     def _on_promotion(self, promotion: int, info: dict[str, str]) -> None:
         """`second_repl_offset` is one past the last byte under the feed's id: where the tap begins, to the
         byte."""
-        self._own_id = info["master_replid"]
+        before, self._own_id = self._own_id, info["master_replid"]
         if self.state is not _State.PROMOTING or promotion != self._promotions:
             return
-        if info["master_replid2"] != self.engine.replication_id:
+        lineage = info["master_replid2"]  # its own earlier id if it was not fed since its last promotion
+        if lineage not in (self.engine.replication_id, before):
             self.doom("promoted before it was fed")
             return
-        offset = Offset(int(info["second_repl_offset"]) - 1)
-        self._open_tap(Tap(self, self.engine.replication_id, offset))
+        self._open_tap(Tap(self, lineage, Offset(int(info["second_repl_offset"]) - 1)))
 
     def _open_tap(self, tap: Tap) -> None:
         self._tap = tap
-        self._dial(tap, lambda: self.doom("does not accept the tap"))
+        self._dial(tap, lambda: self._doom_later("does not accept the tap"))
 
     def on_tap_open(self, tap: Tap) -> None:
         if self._tap is not tap:
@@ -410,10 +462,12 @@ class _Life:
 
         def on_reply(reply: object) -> None:
             match reply:
-                case [bytes(digest), [b"master", int(offset), *_] | [_, _, _, b"connected", int(offset)]]:
-                    on_digest(Offset(offset), digest.decode())
-                case [bytes(), _]:  # loading, or its feed is down: it stands at no offset that we know
-                    self._later(DIGEST_RETRY_S, lambda: self.ask_digest(on_digest))
+                case [bytes(digest), role]:
+                    offset = self._standing(role)
+                    if offset is None:
+                        self._later(STANDING_RETRY_S, lambda: self.ask_digest(on_digest))
+                    else:
+                        on_digest(offset, digest.decode())
                 case _:
                     self.doom(f"answered DEBUG DIGEST with {reply!r}")
 
@@ -493,15 +547,6 @@ class _Life:
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
         """Unless this life is over by then."""
         self.loop.call_later(seconds, lambda: None if self.state is _State.OVER else act())
-
-
-def _offset_in_role(role: object) -> Offset:
-    """0, which claims nothing, while a replica is not connected or still loading."""
-    match role:
-        case [b"master", int(offset), *_] | [b"slave", _, _, _, int(offset)]:
-            return Offset(max(0, offset))
-        case _:
-            raise AssertionError(f"ROLE answered {role!r}")
 
 
 def _watch_exit(

@@ -1,12 +1,15 @@
 """The four kinds of connection between a node and its engine, as raw asyncio protocols.
 
 Each knows its own bytes and nothing of the engine's state: what it hears it tells its `Owner`, the `_Life`
-in `valkey.py`. asyncio's streams would cost a copy and a task switch per piece, and lanes carry all client traffic.
+in `valkey.py`. asyncio's streams would cost a copy and a task switch per piece, and lanes carry all client
+traffic.
 
 Feed and tap speak the replication protocol, once from the primary's side and once from the replica's:
 
-    feed   engine: PING, AUTH, REPLCONF …, PSYNC id offset+1     us: +FULLRESYNC … RDB, or +CONTINUE; then effects
-    tap    us: REPLCONF capa eof capa psync2, PSYNC id offset+1  engine: +CONTINUE; then effects
+    feed   engine: PING, AUTH, REPLCONF …, PSYNC id offset+1
+           us:     +FULLRESYNC … RDB, or +CONTINUE; then effects
+    tap    us:     REPLCONF capa eof capa psync2, PSYNC id offset+1
+           engine: +CONTINUE; then effects
 """
 
 import asyncio

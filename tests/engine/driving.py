@@ -39,7 +39,7 @@ class WallClock:
 
 
 class Recorder:
-    """`EngineEvents` that remembers. `log` is [("booted",), ("feed_requested", 0), …], effects stand apart."""
+    """`EngineEvents` that remembers. `log` is [("booted",), ("feed_requested", 0), …]; effects are apart."""
 
     def __init__(self) -> None:
         self.log: list[tuple[object, ...]] = []

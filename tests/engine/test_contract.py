@@ -397,6 +397,33 @@ def test_a_promotion_overtaken_by_a_demotion_is_not_reported(play: Play) -> None
     play(story)
 
 
+def test_an_engine_may_be_promoted_again_without_being_fed(play: Play) -> None:
+    async def story(make: Maker) -> None:
+        engine, recorder, client = await new_primary(make)
+        await client.call("SET", "k", 1)
+        stream = await settled(recorder, client)
+        engine.demote()
+        await recorder.until_event("feed_requested", len(stream))
+        await promoted(engine, recorder)
+        assert recorder.start == len(stream)
+        client = Client(engine)
+        await client.call("INCR", "k")
+        assert await settled(recorder, client) == pack("SELECT", 0) + pack("INCR", "k")
+
+    play(story)
+
+
+def test_an_engine_may_be_promoted_in_the_same_breath_as_it_is_fed(play: Play) -> None:
+    async def story(make: Maker) -> None:
+        engine, recorder = await make()
+        await recorder.until_event("feed_requested", None)
+        engine.feed_full(Offset(100), b"")
+        engine.promote()
+        assert await recorder.until_event("promoted") == ("promoted", 100)
+
+    play(story)
+
+
 def test_feed_reports_that_it_is_full_and_when_it_has_drained(play: Play) -> None:
     async def story(make: Maker) -> None:
         engine, recorder = await make()
