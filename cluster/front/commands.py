@@ -396,7 +396,10 @@ _FRONT_OWN: Final = (
     _own(
         b"cluster",
         -2,
-        [_own(b"cluster|" + name, -2) for name in (b"info", b"keyslot", b"myid", b"nodes", b"shards", b"slots")],
+        [
+            _own(b"cluster|" + name, -2)
+            for name in (b"info", b"keyslot", b"myid", b"nodes", b"shards", b"slots")
+        ],
     ),
 )
 

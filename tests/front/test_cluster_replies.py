@@ -1,4 +1,4 @@
-"""CLUSTER's replies: formats as Valkey 9.1's, read with redis-py's own parsers, and what they say in trouble."""
+"""CLUSTER's replies: formats as Valkey 9.1's, read by redis-py's parsers, and what they say in trouble."""
 
 import re
 import socket
@@ -69,7 +69,7 @@ def rid(node: str) -> str:
     return redis_node_id("c", NodeId(node))
 
 
-# -- read by redis-py ----------------------------------------------------------------------------------------
+# -- read by redis-py -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -131,7 +131,7 @@ def test_info_as_redis_py_reads_it(shard_map: ShardMap, protocol: int) -> None:
     assert (info["cluster_current_epoch"], info["cluster_my_epoch"]) == ("5", "3")
 
 
-# -- the small ones ------------------------------------------------------------------------------------------
+# -- the small ones -------------------------------------------------------------------------------------
 
 
 def test_ids_and_key_slots(shard_map: ShardMap) -> None:
@@ -171,7 +171,7 @@ def test_help_and_the_unknown(shard_map: ShardMap) -> None:
         ask(shard_map, b"MEET")
 
 
-# -- in trouble ----------------------------------------------------------------------------------------------
+# -- in trouble -----------------------------------------------------------------------------------------
 
 
 def test_a_lost_leader_stays_the_primary_but_the_state_is_fail(shard_map: ShardMap) -> None:
@@ -238,7 +238,7 @@ def test_several_ranges_and_single_slots() -> None:
     assert ask(shard_map, b"SHARDS")[0][1] == [0, 5, 6, 6, 7, 16383]
 
 
-# -- beside Valkey in cluster mode ---------------------------------------------------------------------------
+# -- beside Valkey in cluster mode ----------------------------------------------------------------------
 
 
 def free_port() -> int:

@@ -63,7 +63,7 @@ def assert_cutting_does_not_matter(data: bytes, cut: int, limits: ParserLimits |
     return whole
 
 
-# -- alone -------------------------------------------------------------------------------------------------
+# -- alone ----------------------------------------------------------------------------------------------
 
 args_strategy = st.lists(
     st.one_of(
@@ -231,7 +231,7 @@ def test_the_work_for_a_command_in_pieces_grows_with_its_size_and_not_faster() -
     assert lines_executed(bulk(4 << 20), 16384) < 5 * lines_executed(bulk(1 << 20), 16384)
 
 
-# -- inline ------------------------------------------------------------------------------------------------
+# -- inline ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_inline_words(line: bytes, words: list[bytes] | None) -> None:
     assert split_inline(line) == words
 
 
-# -- against stock Valkey ----------------------------------------------------------------------------------
+# -- against stock Valkey -------------------------------------------------------------------------------
 
 LISTED = [
     b"*-1\r\n",
@@ -407,7 +407,7 @@ def test_almost_resp_is_read_as_stock_valkey_reads_it(valkey: StockEngine, data:
     assert_same_as_valkey(valkey, data)
 
 
-# -- replies -----------------------------------------------------------------------------------------------
+# -- replies --------------------------------------------------------------------------------------------
 
 line = st.binary(max_size=10).map(lambda data: data.replace(b"\r", b"").replace(b"\n", b""))
 leaf = st.one_of(
