@@ -9,7 +9,7 @@ from typing import Protocol
 
 from cluster.az.topology import Topology
 from cluster.errors import Err, ReplyError
-from cluster.front import cluster_replies
+from cluster.front.cluster_replies import answer as answer_cluster
 from cluster.front.resp import encode_array, encode_bulk, encode_integer, encode_map, encode_null
 from cluster.front.session import OK, Session
 from cluster.shard.shard_map import ShardMap
@@ -128,7 +128,7 @@ def readwrite(session: Session, args: list[bytes], view: NodeView) -> bytes:
 
 
 def cluster(session: Session, args: list[bytes], view: NodeView) -> bytes:
-    return cluster_replies.answer(
+    return answer_cluster(
         args,
         topology=view.topology,
         shard_map=view.shard_map,

@@ -201,7 +201,7 @@ class ClientLane:
                     runs.append((receiver, data[start:position], count))
                     receiver = None
                 pending.popleft()
-                runs.append((item.receiver, item.data, 1))  # type: ignore[union-attr]  # a _Local
+                runs.append((item.receiver, item.data, 1))
                 continue
             if position >= total:
                 break

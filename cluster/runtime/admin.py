@@ -3,8 +3,10 @@
 It reads state and passes requests on. Loopback only; 5/5 puts it behind mTLS.
 """
 
+from __future__ import annotations
+
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -15,12 +17,16 @@ if TYPE_CHECKING:
     from cluster.runtime.main import NodeProcess
 
 
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+
 class AdminService(admin_pb2_grpc.AdminServicer):
     def __init__(self, process: "NodeProcess") -> None:
         self._process = process
 
     async def Status(
-        self, request: admin_pb2.StatusRequest, context: grpc.aio.ServicerContext
+        self, request: admin_pb2.StatusRequest, context: Context
     ) -> admin_pb2.StatusReply:
         process = self._process
         node = process.node
@@ -48,7 +54,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         )
 
     async def Digest(
-        self, request: admin_pb2.DigestRequest, context: grpc.aio.ServicerContext
+        self, request: admin_pb2.DigestRequest, context: Context
     ) -> admin_pb2.DigestReply:
         replica = self._process.node.replica
         if replica.engine is None:
@@ -69,13 +75,13 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         return admin_pb2.DigestReply(offset=offset, digest=digest, stream_crc32c=replica.stream.crc)
 
     async def Isolate(
-        self, request: admin_pb2.IsolateRequest, context: grpc.aio.ServicerContext
+        self, request: admin_pb2.IsolateRequest, context: Context
     ) -> admin_pb2.IsolateReply:
         self._process.isolate(list(request.azs))
         return admin_pb2.IsolateReply()
 
     async def Transfer(
-        self, request: admin_pb2.TransferRequest, context: grpc.aio.ServicerContext
+        self, request: admin_pb2.TransferRequest, context: Context
     ) -> admin_pb2.TransferReply:
         try:
             to = self._process.node.transfer(NodeId(request.to_node) if request.to_node else None)
@@ -85,4 +91,4 @@ class AdminService(admin_pb2_grpc.AdminServicer):
 
 
 def register_admin(server: grpc.aio.Server, service: AdminService) -> None:
-    admin_pb2_grpc.add_AdminServicer_to_server(service, server)
+    admin_pb2_grpc.add_AdminServicer_to_server(service, server)  # type: ignore[no-untyped-call]  # generated

@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import grpc
 import structlog
@@ -66,8 +67,7 @@ class ClientConnection(asyncio.Protocol):
         self._choked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         peer = transport.get_extra_info("peername") or ("", 0)
         try:
@@ -77,10 +77,10 @@ class ClientConnection(asyncio.Protocol):
             transport.close()
             return
         self.write = transport.write  # type: ignore[method-assign]  # the hot path: one call less per reply
-        self.data_received = self._session.receive  # type: ignore[method-assign]  # likewise
 
     def data_received(self, data: bytes) -> None:
-        """Replaced by the session's own method once there is one."""
+        if self._session is not None:
+            self._session.receive(data)
 
     def write(self, data: bytes) -> None:
         """Replaced by the transport's own method in connection_made."""
@@ -160,7 +160,12 @@ class NodeProcess:
         self.node = Node(
             node_id=node_id,
             topology=self.topology,
-            settings=NodeSettings(raft=config.raft_config(node_id), use_lease=config.read_mode == "lease"),
+            settings=NodeSettings(
+                raft=config.raft_config(node_id),
+                use_lease=config.read_mode == "lease",
+                unavailable_wait_us=config.limits.unavailable_wait_ms * 1000,
+                sessions_max=config.limits.sessions_max,
+            ),
             storage=self.wal,
             make_engine=None if binary is None else make_engine,
             host=self,

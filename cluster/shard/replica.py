@@ -347,6 +347,7 @@ class ShardReplica:
         self._resume_feed_after(self.stream.last_index_within(offset), offset)
 
     def _resume_feed_after(self, index: Index, offset: Offset) -> None:
+        self._polling = False
         self._fed_index = index
         self._fed_offset = offset
         self.applied_offset = offset
@@ -387,7 +388,9 @@ class ShardReplica:
     # -- the engine's offset ---------------------------------------------------------------------------
 
     def poll_offset(self) -> None:
-        if not self._polling and self.engine is not None:
+        """Learn how far the engine is; also for whoever asks for our status, at any time."""
+        # An engine that is still booting answers nothing, and one question at a time waits for its answer.
+        if self._feeding and not self._polling and self.engine is not None:
             self._polling = True
             self.engine.ask_offset()
 
@@ -411,7 +414,6 @@ class ShardReplica:
     def on_booted(self, version: str, command_table: object) -> None:
         self.engine_version = version
         self.command_table = command_table
-        self._log.info("engine_booted", version=version)
 
     def on_effects(self, data: bytes) -> None:
         if self.serving is Serving.PRIMARY and self._leader_term is not None:

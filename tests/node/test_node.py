@@ -294,3 +294,13 @@ def test_the_journal_keeps_its_promise_of_odd_voters() -> None:
     world = World(replicas=1)
     assert [node.journal_only for node in world.topology.shards[0].nodes] == [False, False, True]
     assert NodeId("0001-003") in world.journal_only
+
+
+def test_asking_for_status_while_the_engine_boots_does_not_keep_it_from_serving() -> None:
+    world = World(seed=1)
+    for _ in range(3000):
+        for member in world.members.values():
+            member.node.replica.poll_offset()  # what the Admin service does for every Status
+        world.run(100)
+    world.primary(within_us=1_000_000)
+    world.converge()
