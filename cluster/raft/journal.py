@@ -88,6 +88,10 @@ class File(Protocol):
 
     def size(self) -> int: ...
 
+    def data_end(self) -> int:
+        """All bytes from here to `size` are zero and cost nothing to skip. `size` if that is not known."""
+        ...
+
     def read(self, position: int, size: int) -> bytes:
         """Up to `size` bytes; fewer only at the end of the file."""
         ...
@@ -326,6 +330,7 @@ class Journal:
         """Recover, make what was found durable, seal it. Raises WalCorrupt, ConfigError (another log's
         identity)."""
         assert SEGMENT_BYTES_MIN <= segment_bytes <= SEGMENT_BYTES_MAX
+        assert header_bytes(identity) <= SEGMENT_BYTES_MIN
         for name in sorted(directory.list()):
             if name.endswith(".tmp"):  # never had its name, so nothing in it was ever believed
                 directory.unlink(name)
@@ -522,22 +527,26 @@ class Recovery:
     def run(self, numbers: Sequence[int]) -> Recovered:
         """Raises WalCorrupt, ConfigError. `numbers` ascend from 1 without a hole."""
         last = numbers[-1]
-        data = self._load(last)
+        data, size = self._load(last)
         spare: int | None = None
         if last > 1 and not data[header_bytes(self._identity) :].strip(b"\0"):
             spare, last = last, last - 1
         for number in numbers[: last - 1]:
-            self._replay(number, self._load(number), is_last=False)
-        found = self._replay(last, self._load(last) if spare else data, is_last=True)
+            self._replay(number, *self._load(number), is_last=False)
+        if spare is not None:
+            data, size = self._load(last)
+        found = self._replay(last, data, size, is_last=True)
         found.spare = spare
         if spare is not None and found.batch == 0:
             raise WalCorrupt(f"{segment_name(last)} is empty although {segment_name(spare)} exists")
         return found
 
-    def _load(self, number: int) -> bytes:
+    def _load(self, number: int) -> tuple[bytes, int]:
+        """What the segment holds up to its trailing zeros, and its size."""
         name = segment_name(number)
         file = self._directory.open(name)
-        data = file.read(0, file.size())
+        actual = file.size()
+        data = file.read(0, max(file.data_end(), SEGMENT_BYTES_MIN))  # at least the header
         file.close()
         header = decode_record(_HEADER_SEED, data, 0, 0)
         if header is None or header.kind != KIND_SEGMENT or len(header.payload) < _SEGMENT.size:
@@ -550,17 +559,20 @@ class Recovery:
             raise ConfigError(f"{name} is the log of {identity!r}, not of {self._identity!r}")
         if own_number != number:
             raise WalCorrupt(f"{name} at 0: this is segment {own_number} under another name")
-        if len(data) < size:
-            raise WalCorrupt(f"{name} at {len(data)}: the segment is shorter than it was made ({size} bytes)")
-        return data
+        if actual < size:
+            raise WalCorrupt(f"{name} at {actual}: the segment is shorter than it was made ({size} bytes)")
+        return data, actual
 
-    def _replay(self, number: int, data: bytes, *, is_last: bool) -> Recovered:
+    def _replay(self, number: int, data: bytes, size: int, *, is_last: bool) -> Recovered:
         seed = segment_seed(self._identity, number)
         position = header_bytes(self._identity)
         used = len(data.rstrip(b"\0"))
         batch, sealed, cut_bytes, replayed = 0, True, 0, 0
         while position < used:
             record = decode_record(seed, data, position, position)
+            if record is None and len(data) < size:  # its payload may end in skipped zeros
+                data += bytes(size - len(data))
+                continue
             if record is None:
                 self._refuse_rot(number, seed, data, position, used, is_last=is_last)
                 cut_bytes = used - position
@@ -577,7 +589,7 @@ class Recovery:
             hard_state=self._hard_state,
             positions=self._positions,
             segment=number,
-            size=len(data),
+            size=size,
             end=position,
             batch=batch,
             sealed=sealed,

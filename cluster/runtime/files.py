@@ -6,6 +6,7 @@ two processes can't write one log. `write_durable` is one system call where the 
 because each return from a system call has to win the interpreter lock again.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Sequence
@@ -34,6 +35,20 @@ class RealFile:
 
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
+
+    def data_end(self) -> int:
+        """Reserved blocks that were never written count as holes: a fresh segment is not read through."""
+        size = self.size()
+        try:
+            end = 0
+            while end < size:
+                start = os.lseek(self._descriptor, end, os.SEEK_DATA)
+                end = os.lseek(self._descriptor, start, os.SEEK_HOLE)
+            return size
+        except OSError as error:
+            return end if error.errno == errno.ENXIO else size  # no data behind `end`; or cannot tell
+        except AttributeError:
+            return size
 
     def read(self, position: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, position)

@@ -26,6 +26,9 @@ class MemoryFile:
     def size(self) -> int:
         return len(self.current)
 
+    def data_end(self) -> int:
+        return len(self.current.rstrip(b"\0"))
+
     def read(self, position: int, size: int) -> bytes:
         return bytes(self.current[position : position + size])
 
