@@ -329,7 +329,8 @@ def _getdel(db: Keyspace, argv: Sequence[bytes]) -> Reply:
 
 
 def _add(db: Keyspace, key: bytes, delta: int) -> int:
-    number = integer(db.typed(key, bytes) or b"0") + delta
+    old = db.typed(key, bytes)
+    number = (0 if old is None else integer(old)) + delta
     if not -INT64_MAX - 1 <= number <= INT64_MAX:
         raise OVERFLOW
     db.put(key, b"%d" % number, keep_ttl=True)
@@ -845,7 +846,8 @@ def encode(reply: Reply, resp3: bool = False) -> bytes:
         case float():
             return b"," + _number(reply) + b"\r\n" if resp3 else encode(_number(reply))
         case Refused():
-            return b"-" + str(reply).encode() + b"\r\n"
+            # A client's word in the text must not begin a reply of its own.
+            return b"-" + str(reply).encode().replace(b"\r", b" ").replace(b"\n", b" ") + b"\r\n"
         case _NullArray():
             return b"_\r\n" if resp3 else b"*-1\r\n"
         case dict() if resp3:

@@ -1,4 +1,6 @@
-"""A lane gives every reply to whom it belongs, in order, and a batch to the gate with the offset that covers it."""
+"""A lane gives every reply to whom it belongs, in order, and a batch to the gate with the offset that
+covers it.
+"""
 
 from collections.abc import Callable
 
