@@ -63,6 +63,7 @@ def test_journal_only_members_make_the_voters_odd(replicas: int, journal_only: l
     assert [node.journal_only for node in plan(1, replicas).shards[0].nodes] == journal_only
 
 
+@pytest.mark.slow
 @given(st.integers(1, 60), st.integers(0, 5), st.integers(3, 6))
 @settings(max_examples=60, deadline=None)
 def test_three_azs_or_more_survive_the_loss_of_any_and_primaries_are_spread(
@@ -80,6 +81,7 @@ def test_three_azs_or_more_survive_the_loss_of_any_and_primaries_are_spread(
     assert topology == plan(shards, replicas, azs), "the same every time"
 
 
+@pytest.mark.slow
 @given(st.integers(0, SLOT_COUNT - 1), st.integers(1, 500))
 @settings(max_examples=30, deadline=None)
 def test_every_slot_has_its_shard(slot: int, shards: int) -> None:

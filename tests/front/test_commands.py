@@ -344,6 +344,7 @@ def test_names(table: CommandTable) -> None:
     assert not table.lookup(words("eval s 0")).is_keyless
 
 
+@pytest.mark.slow
 def test_odd_spellings_do_not_fill_the_memory(table: CommandTable) -> None:
     rng = random.Random(1)
     for _ in range(20_000):

@@ -4,7 +4,7 @@ import math
 
 import hiredis
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.front import resp
@@ -19,11 +19,13 @@ def read(data: bytes) -> object:
 
 
 @given(st.binary(max_size=50))
+@settings(deadline=None)
 def test_bulk(value: bytes) -> None:
     assert read(resp.encode_bulk(value)) == value
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
+@settings(deadline=None)
 def test_integer(value: int) -> None:
     assert read(resp.encode_integer(value)) == value
 
@@ -60,6 +62,7 @@ def test_scalars_in_both_protocols() -> None:
 
 
 @given(st.floats())
+@settings(deadline=None)
 def test_double(value: float) -> None:
     for protocol in (2, 3):
         got = read(resp.encode_double(value, protocol))
@@ -68,5 +71,6 @@ def test_double(value: float) -> None:
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=5))
+@settings(deadline=None)
 def test_command(args: list[bytes]) -> None:
     assert read(resp.encode_command(args)) == args

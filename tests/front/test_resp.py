@@ -75,7 +75,9 @@ args_strategy = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(args_strategy, min_size=1, max_size=8), st.data())
+@settings(deadline=None)
 def test_every_command_comes_back_whole_however_it_is_cut(
     commands: list[list[bytes]], data: st.DataObject
 ) -> None:
@@ -85,8 +87,9 @@ def test_every_command_comes_back_whole_however_it_is_cut(
     assert parse(chunks) == (commands, b"")
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=300), st.integers(0, 300))
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 def test_random_bytes_never_raise_anything_else_and_cutting_does_not_matter(data: bytes, cut: int) -> None:
     assert_cutting_does_not_matter(data, cut, SMALL)
 
@@ -123,8 +126,9 @@ PIECES += [
 resp_like = st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join)
 
 
+@pytest.mark.slow
 @given(resp_like, st.integers(0, 200))
-@settings(max_examples=600)
+@settings(deadline=None, max_examples=600)
 def test_almost_resp_never_raises_anything_else_and_cutting_does_not_matter(data: bytes, cut: int) -> None:
     assert_cutting_does_not_matter(data, cut, SMALL)
     assert_cutting_does_not_matter(data, cut)
@@ -217,6 +221,7 @@ def lines_executed(data: bytes, piece: int) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_the_work_for_a_command_in_pieces_grows_with_its_size_and_not_faster() -> None:
     """Counts executed lines, not time: four times the command may take four times the work, not sixteen."""
 
@@ -442,7 +447,9 @@ replies = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(replies, min_size=1, max_size=5), st.data())
+@settings(deadline=None)
 def test_replies_are_cut_where_they_end(expected: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(expected)
     position, found = 0, []
@@ -496,6 +503,7 @@ def test_what_is_no_reply_is_a_value_error(data: bytes) -> None:
 
 
 @given(st.binary(max_size=60), st.integers(0, 60))
+@settings(deadline=None)
 def test_random_replies_give_an_end_or_a_value_error(data: bytes, position: int) -> None:
     try:
         end = reply_end(data, min(position, len(data)))

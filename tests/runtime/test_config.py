@@ -79,8 +79,9 @@ def configs(draw: st.DrawFn) -> ClusterConfig:
     )
 
 
+@pytest.mark.slow
 @given(configs())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_what_is_saved_is_what_is_loaded(config: ClusterConfig) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "cluster.toml"
@@ -88,6 +89,7 @@ def test_what_is_saved_is_what_is_loaded(config: ClusterConfig) -> None:
         assert load(path) == config
 
 
+@pytest.mark.slow
 def test_the_largest_cluster_fits(tmp_path: Path) -> None:
     config = usual(shards=500, replicas=5)
     save(config, tmp_path / "c.toml")
@@ -229,7 +231,9 @@ def test_a_file_that_is_not_there_or_is_none(tmp_path: Path) -> None:
     expect(tmp_path, "is a directory")
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_random_bytes_are_never_anything_but_a_config_error(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "c.toml"
@@ -238,6 +242,7 @@ def test_random_bytes_are_never_anything_but_a_config_error(data: bytes) -> None
             load(path)
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_a_damaged_file_is_loaded_or_refused_in_one_line(data: st.DataObject) -> None:

@@ -1,6 +1,7 @@
 """The shard map: the highest term wins, whatever the order in which it is heard."""
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.az.topology import plan_topology
@@ -81,7 +82,9 @@ claims = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(claims, st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_any_order_leads_to_the_highest_terms(heard: list[Leadership], rng: object) -> None:
     expected: dict[ShardId, tuple[Term, NodeId]] = {}
     for shard, term, leader in heard:
@@ -94,7 +97,9 @@ def test_any_order_leads_to_the_highest_terms(heard: list[Leadership], rng: obje
     assert shard_map.snapshot() == tuple((shard, *expected[shard]) for shard in sorted(expected))
 
 
+@pytest.mark.slow
 @given(claims, claims)
+@settings(deadline=None)
 def test_two_that_exchange_snapshots_agree(one: list[Leadership], other: list[Leadership]) -> None:
     mine, theirs = ShardMap(TOPOLOGY), ShardMap(TOPOLOGY)
     for claim in one:

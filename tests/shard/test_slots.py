@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
@@ -75,11 +75,14 @@ def test_known_slots() -> None:
         st.binary(max_size=40), st.lists(st.sampled_from([b"{", b"}", b"a", b""]), max_size=9).map(b"".join)
     )
 )
+@settings(deadline=None)
 def test_the_same_as_bit_by_bit(key: bytes) -> None:
     assert key_slot(key) == slow_slot(key)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 600))
+@settings(deadline=None)
 def test_even_ranges_cover_everything_once_and_are_even(shards: int) -> None:
     ranges = even_slot_ranges(shards)
     check_coverage(ranges)
@@ -109,7 +112,9 @@ def test_what_is_no_range_is_one_clear_error(text: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @given(st.sets(st.integers(0, SLOT_COUNT - 1), max_size=60))
+@settings(deadline=None)
 def test_ranges_of_a_set_hold_exactly_the_set(slots: set[int]) -> None:
     ranges = ranges_of(slots)
     assert [slot for first, last in ranges for slot in range(first, last + 1)] == sorted(slots)
