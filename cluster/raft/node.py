@@ -389,6 +389,9 @@ class RaftNode:
         if was is not Role.FOLLOWER:
             self._events.info("became_follower", term=self.term, was=was.value, why=event.value)
             self._votes = {}
+        if event is RoleEvent.PRE_VOTE_LOST and not self.config.reluctant:
+            # A voter's promise may outlast our patience by a little. Asking again soon disturbs nobody.
+            self._election_timeout_us = self._rng.randint(self._promise_us // 2, self._promise_us)
         if was is Role.LEADER:
             self._leave_leadership()
         if leader is not None:

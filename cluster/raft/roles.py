@@ -52,7 +52,7 @@ TRANSITIONS: dict[Role, dict[RoleEvent, Role]] = {
         RoleEvent.HIGHER_TERM: Role.FOLLOWER,
     },
     Role.LEADER: {
-        RoleEvent.LEADER_HEARD: Role.FOLLOWER,  # of a newer term: two leaders of one term are ruled out before
+        RoleEvent.LEADER_HEARD: Role.FOLLOWER,  # of a newer term; two of one term are ruled out before
         RoleEvent.HIGHER_TERM: Role.FOLLOWER,
         RoleEvent.QUORUM_LOST: Role.FOLLOWER,
     },

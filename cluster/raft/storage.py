@@ -1,7 +1,8 @@
 """The stable part of the log as the core sees it. `runtime/wal.py` and the simulator's disk implement it.
 
 The core only *reads* through this Protocol. It writes by handing entries out in `Ready`; the caller makes
-them durable and says so with `RaftNode.persisted`.
+them durable and says so with `RaftNode.persisted`. It asks only for what it was told is durable and has not
+replaced since.
 """
 
 from collections.abc import Sequence

@@ -401,6 +401,16 @@ def test_the_preferred_leader_is_early_and_the_reluctant_member_late() -> None:
     assert 450 <= min(reluctant) <= max(reluctant) <= 610
 
 
+def test_a_refused_pre_candidate_asks_again_soon() -> None:
+    """The leader died; another voter heard it last, a moment later, and keeps its promise a moment longer."""
+    peer = Peer(rng=FixedRng(300))
+    peer.pass_time(300)
+    peer.get(B, VoteResponse(Term(0), False, pre_vote=True))
+    peer.get(C, VoteResponse(Term(0), False, pre_vote=True))
+    assert peer.role() == "follower"
+    assert any(isinstance(message, RequestVote) for _, message in peer.pass_time(150))
+
+
 def test_a_vote_request_within_a_promise_changes_nothing_at_all() -> None:
     peer = Peer()
     peer.get(B, AppendEntries(Term(3), Index(0), Term(0), (), Index(0), 1))
