@@ -710,7 +710,7 @@ def _xadd(db: Keyspace, argv: Sequence[bytes]) -> Reply:
     db.data[argv[1]] = stream
     db.touch(argv[1])
     name = b"%d-%d" % stream.last
-    if not re.fullmatch(rb"[0-9]+-[0-9]+", raw):
+    if b"*" in raw:
         db.rewrite = [*argv[:at], name, *argv[at + 1 :]]
     return name
 
