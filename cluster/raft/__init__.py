@@ -2,8 +2,8 @@
 
 The loop that a caller writes, in full::
 
-    node = RaftNode(node_id=…, membership=…, config=RaftConfig(), storage=wal, rng=rng, now_us=clock.now_us(),
-    log=log)
+    node = RaftNode(node_id=…, membership=…, config=RaftConfig(), storage=wal, rng=rng,
+                    now_us=clock.now_us(), log=log)
 
     # whatever happens:
     node.tick(now_us)                              # about every tick_ms

@@ -269,10 +269,14 @@ class Runner:
                 continue
             role = "learner" if node.is_learner else node.role.value
             last = f"{node.last_index}/{node.term_at(node.last_index)}"
-            self._print(
+            line = (
                 f"{name} {role} term={node.term} leader={node.leader or '-'} commit={node.commit_index} "
                 f"last={last} stable={node.stable_index}"
             )
+            if node.is_leader:
+                matched = (f"{peer}:{index}" for peer, index in sorted(node.match_indexes().items()))
+                line += f" match={','.join(matched)}"
+            self._print(line)
 
     def _do_log(self, name: str) -> None:
         node = self._group.node(name)
