@@ -190,7 +190,9 @@ class Node:
             if term is not None:
                 self.replica.on_elected(term)
         leader = raft.leader
-        if leader is not None and self.shard_map.learn(self.shard.id, raft.term, leader):
+        if leader is None:
+            self.shard_map.lose(self.shard.id)
+        elif self.shard_map.learn(self.shard.id, raft.term, leader):
             if leader == self.node_id:
                 for peer in self._peers:
                     self._gossip_to(peer)
@@ -332,9 +334,14 @@ class Node:
 
     def _ask_boundary(self) -> None:
         """Effects without a client (an expiry): learn where they end, so that they can be cut."""
-        if self.replica.serving is Serving.PRIMARY and self.replica.cutter.wants_boundary:
+        if self.replica.serving is not Serving.PRIMARY:
+            return
+        if self.replica.cutter.wants_boundary:
             lane = self.shared_lane(Route.PRIMARY, 2)
             if not lane.asking:
+                lane.ask_role()
+        for (route, _), lane in self._lanes.items():
+            if route is Route.PRIMARY and lane.owes_role and not lane.asking:
                 lane.ask_role()
 
     def on_serving_changed(self, serving: Serving) -> None:

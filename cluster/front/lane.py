@@ -90,6 +90,7 @@ class ClientLane:
         self._scheduled = False
         self._roles_pending = 0
         self.closed = False
+        self.owes_role = False  # the last ROLE was refused: ask again on the next tick
         self._lane = engine.open_lane(self.on_data, on_lost)
         if protocol == 3:
             self._pending.append(_SKIP)
@@ -245,8 +246,14 @@ class ClientLane:
     def _on_role(self, reply: bytes) -> None:
         self._roles_pending -= 1
         offset = role_offset(reply)
-        if offset is None or self._gate is None:
-            return  # demoted under us: the lane is about to be closed and the batch abandoned
+        if self._gate is None:
+            return
+        if offset is None:
+            # Demoted under us: the lane is about to be closed and the batch abandoned. Or a script keeps the
+            # engine busy (-BUSY): the batch waits for the next offset.
+            self.owes_role = True
+            return
+        self.owes_role = False
         self._on_boundary(offset)
         runs = self._runs
         if runs and not self.closed:

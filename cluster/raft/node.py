@@ -95,6 +95,7 @@ class RaftNode:
         self.term = storage.hard_state.term
         self.vote = storage.hard_state.vote
         self.leader: NodeId | None = None
+        self.leader_commit_index = Index(0)  # highest that any leader told in this life of ours
 
         self._tick_us = config.tick_ms * 1000
         self._promise_us = config.election_timeout_min_ms * 1000
@@ -534,6 +535,7 @@ class RaftNode:
             if truncated is not None:
                 self._persists.truncated(truncated)
                 self._events.info("log_truncated", term=self.term, from_index=truncated)
+        self.leader_commit_index = max(self.leader_commit_index, message.commit_index)
         self._log.maybe_commit(min(message.commit_index, verified))
         self._acknowledge(from_node, message, verified)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from cluster.runtime.pb import admin_pb2, admin_pb2_grpc
+from cluster.shard.replica import Serving
 from cluster.types import NodeId, Offset
 
 if TYPE_CHECKING:
@@ -22,12 +23,10 @@ if TYPE_CHECKING:
 
 
 class AdminService(admin_pb2_grpc.AdminServicer):
-    def __init__(self, process: "NodeProcess") -> None:
+    def __init__(self, process: NodeProcess) -> None:
         self._process = process
 
-    async def Status(
-        self, request: admin_pb2.StatusRequest, context: Context
-    ) -> admin_pb2.StatusReply:
+    async def Status(self, request: admin_pb2.StatusRequest, context: Context) -> admin_pb2.StatusReply:
         process = self._process
         node = process.node
         replica = node.replica
@@ -53,12 +52,10 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             counters=process.counters(),
         )
 
-    async def Digest(
-        self, request: admin_pb2.DigestRequest, context: Context
-    ) -> admin_pb2.DigestReply:
+    async def Digest(self, request: admin_pb2.DigestRequest, context: Context) -> admin_pb2.DigestReply:
         replica = self._process.node.replica
-        if replica.engine is None:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this member has no engine")
+        if replica.engine is None or replica.serving not in (Serving.PRIMARY, Serving.REPLICA):
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"this node is {replica.serving.value}")
             raise AssertionError
         answer: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
 
@@ -74,15 +71,11 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             raise AssertionError from None
         return admin_pb2.DigestReply(offset=offset, digest=digest, stream_crc32c=replica.stream.crc)
 
-    async def Isolate(
-        self, request: admin_pb2.IsolateRequest, context: Context
-    ) -> admin_pb2.IsolateReply:
+    async def Isolate(self, request: admin_pb2.IsolateRequest, context: Context) -> admin_pb2.IsolateReply:
         self._process.isolate(list(request.azs))
         return admin_pb2.IsolateReply()
 
-    async def Transfer(
-        self, request: admin_pb2.TransferRequest, context: Context
-    ) -> admin_pb2.TransferReply:
+    async def Transfer(self, request: admin_pb2.TransferRequest, context: Context) -> admin_pb2.TransferReply:
         try:
             to = self._process.node.transfer(NodeId(request.to_node) if request.to_node else None)
         except ValueError as error:

@@ -10,7 +10,9 @@ It owns the answer to "may this node serve?", which is more than "is it the Raft
   offset it stands; if the committed log turns out to contain exactly what it executed, it is fed on from
   there. Otherwise it holds effects that never happened: it is emptied and rebuilt from the log. Nothing is
   served meanwhile.
-* **rebuilding**: the engine is being fed the log and has not reached what was committed when that began.
+* **rebuilding**: the engine is being fed the log and has not reached what is known to be committed. Known
+  means: a leader has committed an entry of its own term, and has told how far. Before that a restarted node,
+  or a whole cluster, knows of no commit at all, and an empty engine would look up to date.
 * **journal**: no engine here (a member that only remembers). If it must lead, because it alone has the
   newest log, it brings a member with an engine up to date and hands over.
 
@@ -106,7 +108,8 @@ class ShardReplica:
         self._log = log
         self._feeding = False  # the feed is open and in step with `_fed_index`
         self._fed_index = Index(0)  # last committed entry handed to the feed
-        self._rebuild_target = Offset(0)
+        self._rebuild_index: Index | None = None  # known committed when the feed began; None: not known yet
+        self._rebuild_offset: Offset | None = None  # serve when this much is applied; None: not known yet
         self._polling = False
         self._promote_sent = False
         self._drain_deadline_us = 0
@@ -175,6 +178,8 @@ class ShardReplica:
 
     def on_tick(self) -> None:
         self.on_progress()
+        if self.serving is Serving.REBUILDING:
+            self.poll_offset()
         self._maybe_promote()
         if self._leader_term is not None and self.serving is not Serving.PRIMARY:
             self._maybe_hand_over()
@@ -352,7 +357,7 @@ class ShardReplica:
         self._fed_offset = offset
         self.applied_offset = offset
         self._feeding = True
-        self._rebuild_target = self.stream.offset
+        self._rebuild_index = self._rebuild_offset = None
         if self.serving is not Serving.PROMOTING:
             self._enter(Serving.REBUILDING)
         self._pump_feed()
@@ -400,14 +405,24 @@ class ShardReplica:
             return
         if self._feeding:
             self.applied_offset = offset
-        if self.serving is Serving.REBUILDING and self._feeding and offset >= self._rebuild_target:
-            self._enter(Serving.REPLICA)
+        self._maybe_finish_rebuild()
         self._maybe_promote()
-        waiting = self.serving is Serving.REBUILDING or (
-            self.serving is Serving.PROMOTING and not self._promote_sent
-        )
-        if waiting:
+        rebuilding = self.serving is Serving.REBUILDING and self._rebuild_index is not None
+        if rebuilding or (self.serving is Serving.PROMOTING and not self._promote_sent):
             self._host.call_later(OFFSET_POLL_US, self.poll_offset)
+
+    def _maybe_finish_rebuild(self) -> None:
+        if self.serving is not Serving.REBUILDING or not self._feeding:
+            return
+        raft = self.raft
+        if self._rebuild_index is None:
+            if raft.leader is None or raft.term_at(raft.commit_index) != raft.term:
+                return
+            self._rebuild_index = max(raft.leader_commit_index, raft.commit_index)
+        if self._rebuild_offset is None and self.stream.index >= self._rebuild_index:
+            self._rebuild_offset = self.stream.offset
+        if self._rebuild_offset is not None and self.applied_offset >= self._rebuild_offset:
+            self._enter(Serving.REPLICA)
 
     # -- from the engine -------------------------------------------------------------------------------
 
@@ -455,6 +470,7 @@ class ShardReplica:
         self._own_tail.clear()
         self.gate.abandon()
         self._enter(Serving.BOOTING)
+        self._next_handover_us = self._clock.now_us() + HANDOVER_RETRY_US
         self._host.call_later(REBOOT_BACKOFF_US, self.engine.boot)
         if self._leader_term is not None:
             self._host_transfer(None)
