@@ -24,8 +24,8 @@ Rules
    *thread* that started it ends.
 
 Left out: snapshots (a later issue), TLS (all is loopback or a 0700 directory), a tap that resumes more than
-once per break. When the node itself is SIGKILLed, a socket directory made by mkdtemp (only for long paths)
-stays behind, empty but for a dead socket.
+once per break. When the node itself is SIGKILLed, a socket directory made by mkdtemp (for long paths only)
+stays behind until the next boot in the same directory.
 """
 
 import asyncio
@@ -64,6 +64,8 @@ __all__ = ["ValkeyEngine", "check_engine", "find_engine"]
 SOCKET_NAME = "engine.sock"
 LOG_NAME = "engine.log"
 LOG_BYTES_MAX = 4 * 1024 * 1024
+PRIVATE_LINK = "socket"  # where the socket is if this directory's name is too long for one
+PRIVATE_PREFIX = "azimuth-"
 SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 bytes on Linux, 104 on macOS, with the final NUL
 STANDING_RETRY_S = 0.002
 EXIT_GRACE_S = 1.0  # how long a lost admin connection may wait for the exit code that explains it
@@ -142,9 +144,21 @@ class _Life:
         for pattern in _STALE_FILES:
             for stale in directory.glob(pattern):
                 stale.unlink()
+        self._remove_old_private()
         if len(os.fsencode(self._socket)) > SOCKET_PATH_BYTES_MAX:
-            self._private = Path(tempfile.mkdtemp(prefix="azimuth-"))
+            self._private = Path(tempfile.mkdtemp(prefix=PRIVATE_PREFIX))
             self._socket = self._private / SOCKET_NAME
+            (directory / PRIVATE_LINK).symlink_to(self._private)
+
+    def _remove_old_private(self) -> None:
+        """What a SIGKILLed node left. The link says where; only a directory such as we make is removed."""
+        link = self.engine.directory / PRIVATE_LINK
+        if not link.is_symlink():
+            return
+        old = Path(os.readlink(link))
+        link.unlink()
+        if old.parent == Path(tempfile.gettempdir()) and old.name.startswith(PRIVATE_PREFIX):
+            shutil.rmtree(old, ignore_errors=True)
 
     async def _listen(self) -> None:
         self._feed_server = await self.loop.create_server(self._accept_feed, "127.0.0.1", 0)

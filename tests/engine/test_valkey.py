@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -51,10 +53,24 @@ def valkey(engine: object) -> ValkeyEngine:
     return engine
 
 
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def until_gone(pid: int) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110 (not our child)
+        while is_running(pid):  # noqa: ASYNC110 (not our child)
             await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose name leaves room for a socket: nobody tidies up after a SIGKILLed node."""
+    with tempfile.TemporaryDirectory(prefix="az-test-") as directory:
+        yield Path(directory)
 
 
 def fake_engine(directory: Path, output: str) -> Path:
@@ -138,11 +154,11 @@ def test_a_process_that_answers_is_not_hung(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("guard", ["signal", "pipe"])
-def test_an_engine_dies_with_its_killed_node(tmp_path: Path, guard: str) -> None:
+def test_an_engine_dies_with_its_killed_node(short_path: Path, guard: str) -> None:
     if guard == "signal" and sys.platform != "linux":
         pytest.skip("PR_SET_PDEATHSIG is Linux's")
     host = subprocess.Popen(
-        [sys.executable, "-c", HOST, str(tmp_path / "host"), guard],
+        [sys.executable, "-c", HOST, str(short_path), guard],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
         text=True,
@@ -150,7 +166,7 @@ def test_an_engine_dies_with_its_killed_node(tmp_path: Path, guard: str) -> None
     try:
         assert host.stdout is not None
         pid = int(host.stdout.readline())
-        assert psutil.pid_exists(pid)
+        assert is_running(pid)
         host.kill()
         host.wait()
         run(until_gone(pid))
@@ -179,6 +195,22 @@ def test_a_long_directory_gets_a_short_private_socket_directory(tmp_path: Path) 
             assert await client.call("PING") == b"PONG"
             assert not (tmp_path / ("d" * 120) / "0" / SOCKET_NAME).exists()
             assert valkey(engine).directory.stat().st_mode & 0o777 == 0o700
+
+    run(story())
+
+
+def test_the_socket_directory_of_a_killed_node_is_removed_at_the_next_boot(tmp_path: Path) -> None:
+    async def story() -> None:
+        long = tmp_path / ("d" * 120)
+        async with engines("valkey", long) as make:
+            left = Path(tempfile.mkdtemp(prefix="azimuth-"))
+            (long / "0").mkdir(parents=True)
+            (long / "0" / "socket").symlink_to(left)
+            await make()
+            assert not left.exists()
+            used = (long / "0" / "socket").resolve()
+            assert (used / SOCKET_NAME).exists()
+        assert not used.exists()
 
     run(story())
 
