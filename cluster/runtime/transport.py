@@ -290,7 +290,9 @@ class PeerTransport:
             except _Refused as error:
                 self._complain(peer, "peer_refused_us", str(error))
                 backoff = REFUSED_BACKOFF_S
-            except (aio.AioRpcError, TimeoutError, ProtocolError, asyncio.InvalidStateError) as error:
+            except Exception as error:
+                if not _is_streams_end(error) and not isinstance(error, (TimeoutError, ProtocolError)):
+                    self._report_bug(error)
                 self._log.debug("peer_unreachable", peer=peer, error=_short(error))
             await asyncio.sleep(backoff * random.uniform(0.75, 1.25))
             backoff = min(backoff * 2, BACKOFF_MAX_S)
@@ -327,22 +329,26 @@ class PeerTransport:
 
     async def _exchange(self, _: AsyncIterator[bytes], context: Any) -> None:
         """One stream that a peer opened. Returning ends it."""
+        hello: Hello | None = None
+        refusal = ""
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 data = await context.read()
-            if data is _EOF:
-                return
-            hello = self._welcome(decode_frame(data))
-        except TimeoutError:
-            return
+            if data is not _EOF:
+                hello = self._welcome(decode_frame(data))
+                await context.write(self._hello(hello.from_node, hello.session))
         except (ProtocolError, _Refused) as error:
+            refusal = str(error)
+        except Exception as error:
+            if not _is_streams_end(error) and not isinstance(error, TimeoutError):
+                self._report_bug(error)
+            hello = None
+        if refusal:
             self.counters["refusals"] += 1
-            self._complain(_address(context), "peer_refused", str(error))
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
-            return
-        peer = hello.from_node
-        await context.write(self._hello(peer, hello.session))
-        await self._run(Link(peer, hello.session, context))
+            self._complain(_address(context), "peer_refused", refusal)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
+        if hello is not None:
+            await self._run(Link(hello.from_node, hello.session, context))
 
     def _welcome(self, frame: Frame) -> Hello:
         """The hello of a peer that may dial us. Raises ProtocolError, _Refused."""
@@ -409,14 +415,12 @@ class PeerTransport:
     async def _gather(self, link: Link, tasks: list[asyncio.Task[Any]]) -> None:
         """A stream may end in any of gRPC's ways; anything else is our bug and must be heard of."""
         for result in await asyncio.gather(*tasks, return_exceptions=True):
-            expected = (aio.AioRpcError, aio.UsageError, asyncio.CancelledError, asyncio.InvalidStateError)
-            if isinstance(result, BaseException) and not isinstance(result, expected):
-                if type(result).__module__.startswith(
-                    "grpc"
-                ):  # its server side raises types it does not export
-                    self._log.debug("peer_stream_error", peer=link.peer, error=_short(result))
-                else:
-                    self._report_bug(result)
+            if isinstance(result, asyncio.CancelledError) or not isinstance(result, BaseException):
+                continue
+            if _is_streams_end(result):
+                self._log.debug("peer_stream_ended", peer=link.peer, error=_short(result))
+            else:
+                self._report_bug(result)
 
     def _on_data(self, link: Link, data: bytes) -> None:
         counters = self.counters
@@ -462,6 +466,12 @@ def _address(context: Any) -> str:
     with contextlib.suppress(Exception):
         return str(context.peer()).rpartition(":")[0]
     return "unknown"
+
+
+def _is_streams_end(error: BaseException) -> bool:
+    """Whether gRPC raised this because a stream is over. Its server side raises types that it does not
+    export."""
+    return isinstance(error, asyncio.InvalidStateError) or type(error).__module__.startswith("grpc")
 
 
 def _short(error: BaseException) -> str:

@@ -1,7 +1,10 @@
 """Peer streams over real gRPC on loopback."""
 
 import asyncio
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -419,5 +422,61 @@ def test_close_while_dialing_a_dead_peer_leaves_no_task() -> None:
         await a.transport.close()
         await a.transport.close()
         await until(lambda: asyncio.all_tasks() == before)
+
+    run(test)
+
+
+CHILD = """
+import asyncio, sys
+from cluster.runtime.transport import PeerTransport
+from cluster.types import NullLog
+async def main():
+    me, my_port, other, other_port = sys.argv[1:]
+    transport = PeerTransport(
+        node_id=me, cluster_id="c", listen=("127.0.0.1", int(my_port)),
+        peers={other: f"127.0.0.1:{other_port}"}, on_messages=lambda peer, messages: None, log=NullLog(),
+    )
+    await transport.start()
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("child_id", [A, B])
+def test_killed_and_stopped_processes_are_survived_and_found_again(child_id: NodeId) -> None:
+    ports = two_ports()
+    me = A if child_id == B else B
+    arguments = [sys.executable, "-c", CHILD, child_id, str(ports[child_id]), me, str(ports[me])]
+
+    def spawn() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(arguments)
+
+    async def test() -> None:
+        peer = Peer(me, ports)
+        await peer.transport.start()
+        child: subprocess.Popen[bytes] | None = None
+        try:
+            for _ in range(2):
+                child = spawn()
+                await until(lambda: peer.transport.connected(child_id))
+                child.kill()
+                child.wait()
+                await until(lambda: not peer.transport.connected(child_id))
+            child = spawn()
+            await until(lambda: peer.transport.connected(child_id))
+            child.send_signal(signal.SIGSTOP)
+            link = peer.transport._links[child_id]
+            while peer.transport.counters["messages_dropped"] < 100:
+                peer.transport.send(child_id, big(100_000))
+                assert link.queued_bytes <= module.QUEUE_BYTES_MAX
+                await asyncio.sleep(0)
+            child.send_signal(signal.SIGCONT)
+            await until(lambda: link.queued_bytes == 0 and peer.transport.connected(child_id))
+        finally:
+            if child is not None:
+                child.kill()
+                child.wait()
+            await peer.transport.close()
 
     run(test)
