@@ -153,12 +153,12 @@ class Node:
     def _drive(self) -> None:
         self._drive_scheduled = False
         raft = self.raft
-        while raft.has_ready():
+        if raft.has_ready():
             self._hand_out(raft.ready())
         self._notice_role()
         self.replica.on_progress()
         if raft.has_ready():
-            self.touch()
+            self.touch()  # in the next turn: a long replay must not keep heartbeats waiting
 
     def _hand_out(self, ready: Ready) -> None:
         """The steps that `Ready` numbers."""

@@ -30,7 +30,7 @@ import grpc
 import structlog
 import uvloop
 
-from cluster.errors import AzimuthError, ConfigError, EngineError, ReplyError, WalCorrupt
+from cluster.errors import AzimuthError, ConfigError, EngineError, ReplyError, WalCorrupt, WalFailed
 from cluster.front.session import Session
 from cluster.node import Node, NodeSettings
 from cluster.raft.messages import Entry, HardState, Message
@@ -47,6 +47,12 @@ EXIT_CORRUPT = 65
 EXIT_BUG = 70
 EXIT_DISK = 74
 TICK_LATE_WARNING_US = 200_000
+SEAL_EVERY_TICKS = (
+    50  # an idle log says that its last batch was synced, so that rot in it can be told from a tear
+)
+# The loop shares the interpreter with the log's thread and gRPC's. At the default of 5 ms each may keep it
+# waiting that long; a tenth made a gRPC echo's p99 four times shorter.
+SWITCH_INTERVAL_S = 0.0005
 WRITE_HIGH_WATER = 1 << 20
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -137,6 +143,7 @@ class NodeProcess:
         self.exit_code = 0
         self._last_tick_us = self.started_us
         self._late_ticks = 0
+        self._ticks = 0
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         binary = None if self.spec.journal_only else find_engine(config.engine_path)
         identity = f"{self.topology.cluster_id}/{node_id}"
@@ -232,6 +239,9 @@ class NodeProcess:
             self.log.warning("tick_late", late_ms=(now - self._last_tick_us) // 1000)
         self._last_tick_us = now
         self.node.on_tick()
+        self._ticks += 1
+        if self._ticks % SEAL_EVERY_TICKS == 0:
+            self.wal.seal()
         self.loop.call_later(self.node.settings.raft.tick_ms / 1000, self._tick)
 
     def isolate(self, azs: Sequence[str]) -> None:
@@ -344,6 +354,7 @@ def run(config_path: Path, node_id: str, data: Path | None) -> int:
         known = ", ".join(node.id for node in config.topology.nodes)
         raise ConfigError(f"no node {node_id} in {config_path}; it has {known}")
     configure_logging()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     directory = data or config_path.parent / "nodes" / node_id
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(config, NodeId(node_id), directory))
@@ -365,6 +376,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, EngineError) as error:
         print(f"azimuth: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except WalFailed as error:
+        print(f"azimuth: {error}", file=sys.stderr)
+        return EXIT_DISK
     except AzimuthError as error:
         print(f"azimuth: {error}", file=sys.stderr)
         return EXIT_BUG
