@@ -31,6 +31,9 @@ class RaftConfig:
         4 << 20
     )  # payload bytes of one Ready's `committed`; a larger single entry still goes
     preferred: bool = False  # until it has heard of a leader it campaigns at the bottom of the range
+    yield_ms: int = (
+        0  # in a brand-new group: how much longer it leaves the first election to the preferred one
+    )
     reluctant: bool = False  # journal-only member: adds a whole maximum timeout before it campaigns
 
     def __post_init__(self) -> None:

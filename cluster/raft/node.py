@@ -338,6 +338,8 @@ class RaftNode:
         if self.config.preferred and not self._heard_of_leader:
             high = low + (high - low) // 8
         drawn = self._rng.randint(low * 1000, high * 1000)
+        if not self._heard_of_leader and self.term == 0 and self._log.last_index == 0:
+            drawn += self.config.yield_ms * 1000
         return drawn + self._patience_us if self.config.reluctant else drawn
 
     def _tick_leader(self) -> None:

@@ -58,6 +58,10 @@ _HEADER: Final = "# An Azimuth cluster. Every node reads this file; keep it the 
 _Value = TypeVar("_Value")
 
 
+# Processes of a new cluster start within about this time of each other; it decides where the primaries are.
+FIRST_ELECTION_YIELD_MS = 1_500
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much a node takes on."""
@@ -92,7 +96,13 @@ class ClusterConfig:
         """Raft's settings for one node: the first of a shard is preferred, journal-only ones hang back."""
         node = self.topology.node(node_id)
         first = self.topology.shard(node.shard).nodes[0]
-        return replace(self.raft, preferred=node.id == first.id, reluctant=node.journal_only)
+        preferred = node.id == first.id
+        return replace(
+            self.raft,
+            preferred=preferred,
+            yield_ms=0 if preferred else FIRST_ELECTION_YIELD_MS,
+            reluctant=node.journal_only,
+        )
 
 
 # -- reading -----------------------------------------------------------------------------------------------

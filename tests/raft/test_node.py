@@ -401,6 +401,12 @@ def test_the_preferred_leader_is_early_and_the_reluctant_member_late() -> None:
     assert 450 <= min(reluctant) <= max(reluctant) <= 610
 
 
+def test_in_a_new_group_the_others_leave_the_first_election_to_the_preferred_one() -> None:
+    yielding = [first_campaign_ms(RaftConfig(yield_ms=1_500), seed) for seed in range(20)]
+    assert 1_650 <= min(yielding) <= max(yielding) <= 1_810
+    assert first_campaign_ms(RaftConfig(preferred=True), 1) < 200
+
+
 def test_a_refused_pre_candidate_asks_again_soon() -> None:
     """The leader died; another voter heard it last, a moment later, and keeps its promise a moment longer."""
     peer = Peer(rng=FixedRng(300))
