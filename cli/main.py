@@ -222,12 +222,14 @@ def status(watch: bool, directory: Path, as_json: bool) -> None:
         if as_json:
             print_json(collect(launcher, admin))
         elif watch:
-            with Live(status_table(collect(launcher, admin)), console=Console(), auto_refresh=False) as live:
+            with Live(
+                status_table(collect(launcher, admin)), console=make_console(), auto_refresh=False
+            ) as live:
                 while True:
                     time.sleep(WATCH_INTERVAL_S)
                     live.update(status_table(collect(launcher, admin)), refresh=True)
         else:
-            Console().print(status_table(collect(launcher, admin)))
+            make_console().print(status_table(collect(launcher, admin)))
 
 
 @cli.command()
@@ -445,7 +447,7 @@ def demo(directory: Path | None, as_json: bool) -> None:
         result = run.run()
         print_json(result.as_json())
     else:
-        console = Console()
+        console = make_console()
         with Live(console=console, get_renderable=lambda: demo_view(run.view), refresh_per_second=5):
             result = run.run()
         console.print(demo_table(result))
@@ -456,7 +458,7 @@ def demo(directory: Path | None, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--only", help="Which measurements, comma-separated.  [default: all]")
+@click.option("--only", help="Which measurements, comma-separated.  [default: P1,P3,P6,P9]")
 @click.option(
     "--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Alternating rounds."
 )
@@ -472,7 +474,9 @@ def bench(only: str | None, rounds: int, seconds: float, kills: int, as_json: bo
 
     \b
     P1  SET, 50 connections, every write on disk in two zones before its answer; Valkey with WAITAOF 1 1
+    P2  the same with one connection: how long a write takes
     P3  GET, 50 connections, linearizable; the same Valkey by itself
+    P4  SET, 50 connections, pipeline 16; Valkey fsyncs, too, but awaits no replica
     P6  write gap that a client sees when the primary's zone is killed, and at a planned failover
     P9  time of `azimuth up` for 3 shards × 3 zones
     \b
@@ -480,10 +484,9 @@ def bench(only: str | None, rounds: int, seconds: float, kills: int, as_json: bo
         azimuth bench
         azimuth bench --only P1,P3 --rounds 7 --json
     """
-    from cluster.runtime.bench.measures import BenchSettings, run_bench
-
     from cli.views import bench_table
     from cluster.runtime.bench.generator import BenchError
+    from cluster.runtime.bench.measures import BenchSettings, run_bench
 
     wanted = None if only is None else [name.strip().upper() for name in only.split(",")]
     try:
@@ -495,7 +498,7 @@ def bench(only: str | None, rounds: int, seconds: float, kills: int, as_json: bo
     if as_json:
         print_json({"results": rows})
     else:
-        console = Console()
+        console = make_console()
         console.print(bench_table(rows))
         for row in rows:
             if row["note"]:
@@ -507,6 +510,12 @@ def bench(only: str | None, rounds: int, seconds: float, kills: int, as_json: bo
 
 def print_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def make_console() -> Console:
+    """Standard output; wide enough for every table when it is not a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from rich.text import Text
 from cluster.az.topology import Topology
 from cluster.runtime.demo import DemoResult, DemoView
 
-STATE_STYLES = {"running": "green", "paused": "yellow", "silent": "yellow", "dead": "red"}
+STATE_STYLES = {"paused": "yellow", "silent": "yellow", "dead": "red"}
 ROLE_STYLES = {"primary": "bold green", "replica": "cyan", "journal": "dim"}
 AZ_STYLES = {"up": "green", "killed": "bold red", "catching up": "yellow"}
 
@@ -21,34 +21,46 @@ def dash(value: object) -> str:
 
 
 def status_table(overview: Mapping[str, Any]) -> Table:
-    table = Table(title=f"{overview['name']} ({overview['cluster_id']})", title_justify="left")
-    for name in ("shard", "slots", "node", "AZ", "state", "role"):
-        table.add_column(name)
-    for name in ("term", "committed", "applied", "lag"):
-        table.add_column(name, justify="right")
-    table.add_column("engine")
-    table.add_column("address")
+    """One line a node. Narrow enough for 80 columns: the slots stand under the shard, the engine in the
+    caption.
+    """
+    table = Table(title=f"{overview['name']} ({overview['cluster_id']})", box=None, padding=(0, 1, 0, 0))
+    table.title_justify = table.caption_justify = "left"
+    for name in ("shard", "node", "AZ", "role"):
+        table.add_column(name, no_wrap=True)
+    for name in ("term", "commit", "applied", "lag"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("address", no_wrap=True)
+    engines: set[str] = set()
     for shard in overview["shards"]:
+        left = [shard["id"], *shard["slots"]]
         for index, node in enumerate(shard["nodes"]):
-            first = index == 0
+            engines.update([node["engine"]] if node["engine"] else [])
             table.add_row(
-                shard["id"] if first else "",
-                " ".join(shard["slots"]) if first else "",
+                left[index] if index < len(left) else "",
                 node["id"],
                 Text(node["az"], style="yellow" if node["az"] in overview["isolated"] else ""),
-                Text(node["state"], style=STATE_STYLES[node["state"]]),
-                Text(dash(node["role"]), style=ROLE_STYLES.get(node["role"] or "", "yellow")),
+                role_text(node),
                 dash(node["term"]),
                 dash(node["commit_offset"]),
                 dash(node["applied_offset"]),
                 dash(node["lag"]),
-                dash(node["engine"]),
                 dash(node["address"]),
                 end_section=index == len(shard["nodes"]) - 1,
             )
+    captions = [f"engine: {', '.join(sorted(engines))}"] if engines else []
     if overview["isolated"]:
-        table.caption = f"isolated: {', '.join(overview['isolated'])}"
+        captions.append(f"isolated: {', '.join(overview['isolated'])}")
+    table.caption = "; ".join(captions)
     return table
+
+
+def role_text(node: Mapping[str, Any]) -> Text:
+    """What a node is to clients; of one that says nothing, why."""
+    role = node["role"]
+    if role is None:
+        return Text(node["state"], style=STATE_STYLES[node["state"]])
+    return Text(role, style=ROLE_STYLES.get(role, "yellow"))
 
 
 def endpoints_text(topology: Topology) -> str:

@@ -2,12 +2,19 @@
 
 Synchronous on purpose: commands and the demo have no event loop. A node that does not answer is an answer too
 (dead, paused, starting), so the plural calls leave it out and the single ones raise `Unreachable`.
+
+gRPC runs in a thread of the client's own. Ctrl-C and SIGTERM raise in the main thread, and an exception that
+lands inside gRPC leaves a channel that can never be closed (seen with 1.85: `Channel.close` waits for ever).
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 # Left to itself, gRPC's C core writes its own lines to our terminal.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -19,7 +26,7 @@ from cluster.errors import AzimuthError
 from cluster.runtime.pb import admin_pb2, admin_pb2_grpc
 from cluster.types import NodeId
 
-Reply = TypeVar("Reply")
+CLOSE_TIMEOUT_S = 2.0
 
 # A node that was killed is tried again at once when it is back, not after gRPC's two minutes.
 _CHANNEL_OPTIONS = (
@@ -36,6 +43,30 @@ class Unreachable(AzimuthError):
     """The node did not answer in time."""
 
 
+class _CallThread:
+    """Runs functions one after the other in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        threading.Thread(target=self._run, name="admin-client", daemon=True).start()
+
+    def call(self, function: Callable[[], Any], timeout_s: float | None = None) -> Any:
+        answer: Future[Any] = Future()
+        self._jobs.put((function, answer))
+        return answer.result(timeout_s)
+
+    def end(self) -> None:
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            function, answer = job
+            try:
+                answer.set_result(function())
+            except Exception as error:
+                answer.set_exception(error)
+
+
 class AdminClient:
     """Connections to the admin services of some nodes, made when first needed. Not for several threads at
     once.
@@ -45,6 +76,7 @@ class AdminClient:
         self._addresses = {node.id: f"{node.host}:{node.peer_port}" for node in nodes}
         self._channels: dict[NodeId, grpc.Channel] = {}
         self._stubs: dict[NodeId, Any] = {}
+        self._thread: _CallThread | None = None
 
     def __enter__(self) -> "AdminClient":
         return self
@@ -55,6 +87,14 @@ class AdminClient:
         self.close()
 
     def close(self) -> None:
+        """Idempotent. Waits at most CLOSE_TIMEOUT_S for a call that was under way."""
+        if self._thread is not None:
+            with suppress(TimeoutError):
+                self._thread.call(self._close_channels, CLOSE_TIMEOUT_S)
+            self._thread.end()
+            self._thread = None
+
+    def _close_channels(self) -> None:
         for channel in self._channels.values():
             channel.close()
         self._channels.clear()
@@ -91,15 +131,28 @@ class AdminClient:
             self._stubs[node] = _make_stub(self._channels[node])
         return self._stubs[node]
 
+    def _call(self, function: Callable[[], Any]) -> Any:
+        if self._thread is None:
+            self._thread = _CallThread()
+        return self._thread.call(function)
+
     def _ask(self, node: NodeId, method: Callable[[Any], Any], request: object, timeout_s: float) -> Any:
         try:
-            return method(self._stub(node))(request, timeout=timeout_s, wait_for_ready=True)
+            return self._call(
+                lambda: method(self._stub(node))(request, timeout=timeout_s, wait_for_ready=True)
+            )
         except grpc.RpcError as error:
             raise Unreachable(
                 f"node {node} does not answer on {self._addresses[node]} ({_why(error)})"
             ) from None
 
     def _ask_all(
+        self, nodes: Sequence[NodeId], method: Callable[[Any], Any], request: object, timeout_s: float
+    ) -> dict[NodeId, Any]:
+        answers: dict[NodeId, Any] = self._call(lambda: self._gather(nodes, method, request, timeout_s))
+        return answers
+
+    def _gather(
         self, nodes: Sequence[NodeId], method: Callable[[Any], Any], request: object, timeout_s: float
     ) -> dict[NodeId, Any]:
         calls = {node: method(self._stub(node)).future(request, timeout=timeout_s) for node in nodes}

@@ -33,6 +33,7 @@ from typing import Any
 
 import redis
 
+from cluster.az.topology import check_placement
 from cluster.errors import AzimuthError
 from cluster.runtime.admin_client import AdminClient
 from cluster.runtime.demo_check import Final, Kind, Outcome, Verdict, check, longest_gaps_ms
@@ -263,6 +264,9 @@ class Demo:
         result = up(self._launcher, options, self._set_phase)
         self._ran_before = not result.created and not result.started
         topology = self._launcher.topology
+        unsafe = check_placement(topology)
+        if unsafe:
+            raise DemoFailed(f"this cluster cannot lose a zone: {unsafe[0]}")
         self._admin = AdminClient(topology.nodes)
         self.view.azs = dict.fromkeys(topology.azs, "up")
         counts = f"{len(topology.nodes)} nodes in {len(topology.azs)} AZs"

@@ -48,6 +48,7 @@ from cluster.runtime.processes import (
     signal_all,
     uninterrupted,
     wait_gone,
+    wait_held,
 )
 from cluster.types import Az, NodeId, ShardId
 
@@ -423,7 +424,10 @@ class Launcher:
             fresh = [node for node, ref in refs.items() if not is_stopped(ref)]
             for ref in refs.values():
                 send_signal(ref, signal.SIGSTOP)
-            signal_all([member for ref in refs.values() for member in family(ref)], signal.SIGSTOP)
+            wait_held(list(refs.values()), True)
+            members = [member for ref in refs.values() for member in family(ref)]
+            signal_all(members, signal.SIGSTOP)
+            wait_held(members, True)
             return fresh
 
     def resume(self, nodes: Sequence[NodeId]) -> list[NodeId]:
@@ -431,7 +435,9 @@ class Launcher:
         with self.locked():
             refs = self._running_of(nodes)
             held = [node for node, ref in refs.items() if is_stopped(ref)]
-            signal_all([member for ref in refs.values() for member in family(ref)], signal.SIGCONT)
+            members = [member for ref in refs.values() for member in family(ref)]
+            signal_all(members, signal.SIGCONT)
+            wait_held(members, False)
             return held
 
     def paused(self) -> set[NodeId]:

@@ -14,6 +14,7 @@ says nothing, as are the offsets. `lag` is how many bytes the primary has commit
 applied.
 """
 
+import time
 from typing import Any
 
 from cluster.az.topology import NodeSpec, ShardSpec
@@ -23,13 +24,20 @@ from cluster.runtime.pb import admin_pb2
 from cluster.runtime.processes import ProcessRef, is_stopped
 from cluster.types import NodeId
 
+OFFSET_ANSWER_S = 0.02
+
 
 def collect(launcher: Launcher, admin: AdminClient) -> dict[str, Any]:
     """One look at everything. Raises ConfigError if there is no cluster."""
     topology = launcher.topology
     running = launcher.running()
     held = {node for node, ref in running.items() if is_stopped(ref)}
-    answers = admin.statuses([node for node in running if node not in held])
+    asked = [node for node in running if node not in held]
+    # A node asks its engine for the applied offset when it is asked itself, and answers with what it knew
+    # before.
+    if any(answer.applied_offset < answer.commit_offset for answer in admin.statuses(asked).values()):
+        time.sleep(OFFSET_ANSWER_S)
+    answers = admin.statuses(asked)
     return {
         "name": topology.name,
         "cluster_id": topology.cluster_id,

@@ -133,16 +133,25 @@ def wait_gone(refs: Sequence[ProcessRef], timeout_s: float) -> list[ProcessRef]:
         time.sleep(POLL_S)
 
 
+def wait_held(refs: Sequence[ProcessRef], held: bool, timeout_s: float = 5.0) -> None:
+    """Wait until SIGSTOP (or SIGCONT) has taken effect on all that live; a busy machine takes its time."""
+    deadline = time.monotonic() + timeout_s
+    while any(is_alive(ref) and is_stopped(ref) != held for ref in refs) and time.monotonic() < deadline:
+        time.sleep(POLL_S / 10)
+
+
 def kill_families(leaders: Sequence[ProcessRef], timeout_s: float = 10.0) -> list[ProcessRef]:
     """SIGKILL the leaders and all that belongs to them at once; returns what would not die.
 
     All leaders are stopped first: a zone dies as a zone, and no engine is respawned meanwhile.
     """
-    signal_all(leaders, signal.SIGSTOP)
-    members = [member for leader in leaders for member in family(leader)]
-    signal_all(leaders, signal.SIGKILL)
-    signal_all(members, signal.SIGKILL)
-    return wait_gone(members, timeout_s)
+    with uninterrupted():  # between stopping and killing, a Ctrl-C would leave them stopped
+        signal_all(leaders, signal.SIGSTOP)
+        wait_held(leaders, True)
+        members = [member for leader in leaders for member in family(leader)]
+        signal_all(leaders, signal.SIGKILL)
+        signal_all(members, signal.SIGKILL)
+        return wait_gone(members, timeout_s)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from cluster.errors import ConfigError
 from cluster.runtime.bench.failover import GapProbe
-from cluster.runtime.bench.generator import BenchError, Load, run_generator
+from cluster.runtime.bench.generator import BenchError, Figures, Load, run_generator
 from cluster.runtime.bench.native import find_redis_benchmark, run_redis_benchmark
 from cluster.runtime.bench.ours import OurCluster, our_cluster
 from cluster.runtime.bench.peers import durable_valkey, plain_valkey
@@ -24,6 +24,7 @@ from cluster.types import NodeId
 
 CATCH_UP_TIMEOUT_S = 60.0
 PEER_DURABLE = "Valkey, 3 nodes, appendfsync always, WAITAOF 1 1"
+PEER_NOT_AWAITED = "Valkey, 3 nodes, appendfsync always, replicas not awaited"
 PEER_PLAIN = "Valkey alone, not durable"
 
 Say = Callable[[str], None]
@@ -96,21 +97,43 @@ def alternate(
     return pairs
 
 
-def p1_durable_set(settings: BenchSettings, say: Say) -> list[Result]:
-    """SET, 50 connections, every write on disk in a majority of AZs before its answer."""
-    load = Load(port=0, work="set", connections=50, seconds=settings.seconds)
+def compare_durable(
+    name: str, ours_load: Load, peer_work: str, settings: BenchSettings, say: Say
+) -> list[tuple[Figures, Figures]]:
+    """Rounds of one load against a one-shard cluster of ours and against a durable Valkey trio."""
+    load = replace(ours_load, seconds=settings.seconds)
     with our_cluster(shards=1) as ours, durable_valkey(find_engine(None)) as peer_port:
-        pairs = alternate(
+        return alternate(
             settings.rounds,
             lambda: run_generator(replace(load, port=ours.primary().port)),
-            lambda: run_generator(replace(load, port=peer_port, work="set_waitaof")),
-            lambda text: say(f"P1: {text}"),
+            lambda: run_generator(replace(load, port=peer_port, work=peer_work)),
+            lambda text: say(f"{name}: {text}"),
         )
+
+
+def p1_durable_set(settings: BenchSettings, say: Say) -> list[Result]:
+    """SET, 50 connections, every write on disk in a majority of AZs before its answer."""
+    pairs = compare_durable("P1", Load(port=0, connections=50), "set_waitaof", settings, say)
     work = "SET 100 B, 50 connections, fsynced on a majority"
     return [
         compared("P1", work, "ops/s", 2.0, True, PEER_DURABLE, pairs, lambda f: f.ops_per_s),
         compared("P1.p99", f"{work}: p99", "ms", 0.7, False, PEER_DURABLE, pairs, lambda f: f.p99_us / 1000),
     ]
+
+
+def p2_one_connection(settings: BenchSettings, say: Say) -> list[Result]:
+    """The same with one connection: how long a write takes. The goal is absolute, the peer only noted."""
+    pairs = compare_durable("P2", Load(port=0, connections=1), "set_waitaof", settings, say)
+    ours, peer = (median(side.p50_us / 1000 for side in sides) for sides in zip(*pairs, strict=True))
+    work = "SET 100 B, 1 connection, fsynced on a majority: p50"
+    return [Result("P2", work, ours, "ms", 1.0, False, note=f"{PEER_DURABLE}: {peer:.1f} ms")]
+
+
+def p4_pipelined_set(settings: BenchSettings, say: Say) -> list[Result]:
+    """SET in pipelines of 16; the peer fsyncs, but answers without waiting for its replicas."""
+    pairs = compare_durable("P4", Load(port=0, connections=50, pipeline=16), "set", settings, say)
+    work = "SET 100 B, 50 connections, pipeline 16"
+    return [compared("P4", work, "ops/s", 1.0, True, PEER_NOT_AWAITED, pairs, lambda f: f.ops_per_s)]
 
 
 def p3_get(settings: BenchSettings, say: Say) -> list[Result]:
@@ -271,17 +294,22 @@ def nearest_rank(values: Sequence[float], percent: int) -> float:
 
 MEASURES: dict[str, Callable[[BenchSettings, Say], list[Result]]] = {
     "P1": p1_durable_set,
+    "P2": p2_one_connection,
     "P3": p3_get,
+    "P4": p4_pipelined_set,
     "P6": p6_failover,
     "P9": p9_up,
 }
 
 
+DEFAULT_MEASURES = ("P1", "P3", "P6", "P9")
+
+
 def run_bench(settings: BenchSettings, only: Sequence[str] | None, say: Say) -> list[Result]:
-    """Run the measurements, all or those named. Raises ConfigError for an unknown name, BenchError without a
-    figure.
+    """Run the measurements, the default ones or those named. Raises ConfigError for an unknown name,
+    BenchError without a figure.
     """
-    names = list(MEASURES) if only is None else list(only)
+    names = list(DEFAULT_MEASURES) if only is None else list(only)
     unknown = [name for name in names if name not in MEASURES]
     if unknown:
         raise ConfigError(f"no measurement {unknown[0]!r}; there are {', '.join(MEASURES)}")
