@@ -125,7 +125,7 @@ def up(
     \b
     Examples:
         azimuth up
-        azimuth up --shards 1 --port 8001 --dir /tmp/small
+        azimuth up --shards 1 --port 8001 --dir small
         azimuth up --azs eu-1,eu-2,eu-3 --election-timeout-ms 500,1000
     """
     options = UpOptions(
