@@ -104,6 +104,7 @@ class Node:
         )
         self._peers = sorted(node.id for node in topology.nodes if node.id != node_id)
         self._lanes: dict[tuple[Route, int], ClientLane] = {}
+        self._owing: list[ClientLane] = []  # lanes, also sessions' own, whose ROLE was refused
         self._waiting: list[Session] = []
         self._session_count = 0
         self._commands_of_closed = 0
@@ -314,9 +315,16 @@ class Node:
             protocol=protocol,
             gate=self.replica.gate if route is Route.PRIMARY else None,
             on_boundary=self.replica.on_boundary,
+            on_role_refused=self._owing_lane,
             on_lost=on_lost,
             call_soon=self._host.call_soon,
         )
+
+    def _owing_lane(self, lane: ClientLane) -> None:
+        self._owing.append(lane)
+
+    def lanes_busy(self) -> bool:
+        return any(lane.busy for (route, _), lane in self._lanes.items() if route is Route.PRIMARY)
 
     def _on_shared_lane_lost(self, route: Route, protocol: int) -> None:
         """The engine closed a connection that all plain sessions use: it is about to be declared dead, or
@@ -340,8 +348,9 @@ class Node:
             lane = self.shared_lane(Route.PRIMARY, 2)
             if not lane.asking:
                 lane.ask_role()
-        for (route, _), lane in self._lanes.items():
-            if route is Route.PRIMARY and lane.owes_role and not lane.asking:
+        owing, self._owing = self._owing, []
+        for lane in owing:
+            if not lane.closed and not lane.asking:
                 lane.ask_role()
 
     def on_serving_changed(self, serving: Serving) -> None:

@@ -491,6 +491,10 @@ class ModelEngine:
         return [b"slave", b"127.0.0.1", 0, b"connected" if self._fed else b"connect", self._offset]
 
     @property
+    def is_running(self) -> bool:
+        return self._state is not _State.STOPPED
+
+    @property
     def is_primary(self) -> bool:
         return self._state is _State.PRIMARY
 

@@ -8,7 +8,9 @@ blocking command owns one. A lane never parses what passes: it counts replies an
   that offset.
 * **Ungated** lane (replica, which holds committed data only): replies leave as they come.
 
-A batch is what was submitted between two flushes; the shell flushes once per turn of its event loop.
+A batch is what was submitted between two flushes: at the end of a turn of the shell's event loop, but not
+before the engine has answered the batch before. What a batch costs (a write, a wake-up of the engine,
+ROLE, the tap) is then shared by everything that came meanwhile.
 """
 
 from collections import deque
@@ -66,8 +68,8 @@ def role_offset(reply: bytes) -> Offset | None:
 
 
 class ClientLane:
-    """See the module. `on_boundary` hears every offset that ROLE told; `on_lost` that the connection is
-    gone."""
+    """See the module. `on_boundary` hears every offset that ROLE told; `on_role_refused` that it told none:
+    then `ask_role` must be called again, but not at once; `on_lost` that the connection is gone."""
 
     def __init__(
         self,
@@ -78,7 +80,9 @@ class ClientLane:
         on_boundary: Callable[[Offset], None],
         on_lost: Callable[[], None],
         call_soon: Callable[[Callable[[], None]], None],
+        on_role_refused: Callable[["ClientLane"], None] = lambda lane: None,
     ) -> None:
+        self._on_role_refused = on_role_refused
         self._gate = gate
         self._on_boundary = on_boundary
         self._call_soon = call_soon
@@ -90,7 +94,6 @@ class ClientLane:
         self._scheduled = False
         self._roles_pending = 0
         self.closed = False
-        self.owes_role = False  # the last ROLE was refused: ask again on the next tick
         self._lane = engine.open_lane(self.on_data, on_lost)
         if protocol == 3:
             self._pending.append(_SKIP)
@@ -100,6 +103,11 @@ class ClientLane:
     def asking(self) -> bool:
         """An answer to ROLE is on its way."""
         return self._roles_pending > 0 or self._scheduled
+
+    @property
+    def busy(self) -> bool:
+        """Something is on its way to the engine or back."""
+        return bool(self._pending)
 
     def submit(self, receiver: Receiver, raw: bytes) -> None:
         """One command, as strict RESP bytes; its reply will be delivered to `receiver`."""
@@ -135,10 +143,12 @@ class ClientLane:
             self._call_soon(self.flush)
 
     def flush(self) -> None:
-        """Send the batch, and ROLE behind it."""
-        self._scheduled = False
+        """Send the batch, and ROLE behind it; while the engine is busy with one, the next gathers."""
         if self.closed:
             return
+        if self._roles_pending:
+            return  # `_scheduled` stays: the answer to ROLE flushes
+        self._scheduled = False
         out = self._out
         if self._gate is not None:
             out.append(b"*1\r\n$4\r\nROLE\r\n")
@@ -245,15 +255,16 @@ class ClientLane:
 
     def _on_role(self, reply: bytes) -> None:
         self._roles_pending -= 1
+        if self._scheduled:
+            self._call_soon(self.flush)
         offset = role_offset(reply)
         if self._gate is None:
             return
         if offset is None:
             # Demoted under us: the lane is about to be closed and the batch abandoned. Or a script keeps the
             # engine busy (-BUSY): the batch waits for the next offset.
-            self.owes_role = True
+            self._on_role_refused(self)
             return
-        self.owes_role = False
         self._on_boundary(offset)
         runs = self._runs
         if runs and not self.closed:

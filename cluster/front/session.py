@@ -41,6 +41,7 @@ QUEUED = b"+QUEUED\r\n"
 ALLOWED_LOCAL_IN_MULTI = frozenset({"ping", "echo"})  # the engine may answer these as well as the front
 # WAIT speaks of every earlier write of its connection; HELLO and RESET change how later replies look.
 ANSWERED_ALONE = frozenset({"wait", "hello", "reset"})
+LEAVING = frozenset({"quit", "reset"})  # act at once, inside a transaction as well
 _MULTI = b"*1\r\n$5\r\nMULTI\r\n"
 _EXEC = b"*1\r\n$4\r\nEXEC\r\n"
 _UNWATCH = b"*1\r\n$7\r\nUNWATCH\r\n"
@@ -190,6 +191,14 @@ class Session:
         if self._stall is not None:
             self._on_drained()
 
+    def _own_lane_lost(self) -> None:
+        """The engine closed our own connection. What is in flight on the shared lane is not touched by it."""
+        if self._lane is self._own:
+            self.lanes_lost()
+        else:
+            self._close_own_lane()
+            self._watch_lost = self._watching
+
     def retry(self) -> bool:
         """Try the command that waits for a primary again. True when the session waits no longer."""
         if not self.closed and self._stall is Stall.UNAVAILABLE:
@@ -245,8 +254,13 @@ class Session:
         spec = table.lookup(command.args)
         self.last_command = spec.name
         disposition = spec.disposition
-        if self._transaction is not None and disposition is not Disposition.TRANSACTION:
-            self._queue(command, spec, self._transaction)
+        transaction = self._transaction
+        if (
+            transaction is not None
+            and disposition is not Disposition.TRANSACTION
+            and spec.name not in LEAVING
+        ):
+            self._queue(command, spec, transaction)
             return
         match disposition:
             case Disposition.PLAIN:
@@ -294,7 +308,7 @@ class Session:
     def _own_lane(self, route: Route) -> ClientLane:
         if self._own is None or self._own.closed or self._own_route is not route:
             self._close_own_lane()
-            self._own = self._host.open_own_lane(route, self.protocol, self.lanes_lost)
+            self._own = self._host.open_own_lane(route, self.protocol, self._own_lane_lost)
             self._own_route = route
         return self._own
 

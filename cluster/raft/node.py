@@ -362,7 +362,11 @@ class RaftNode:
         """A leader of our term spoke: be patient, and keep the promise from now on."""
         self._election_elapsed_us = 0
         self._promise_until_us = self._now_us + self._promise_us
-        self._heard_of_leader = True
+        if not self._heard_of_leader:
+            # The first timeout was drawn for a new group (`preferred`, `yield_ms`); from now on it is the
+            # usual one.
+            self._heard_of_leader = True
+            self._election_timeout_us = self._draw_election_timeout()
         if self.leader != leader:
             assert self.leader is None, "two leaders in one term"
             self.leader = leader

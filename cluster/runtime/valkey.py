@@ -318,7 +318,7 @@ class _Life:
 
     def feed_full(self, offset: Offset, rdb: bytes) -> None:
         if self._feed is not None:
-            self._answer_pending = True
+            self._answer_pending = self._feed.answered = True
             self._own_id = None  # what it holds under that id is to be thrown away
             rdb = rdb or EMPTY_RDB
             head = f"+FULLRESYNC {self.engine.replication_id} {offset}\r\n${len(rdb)}\r\n"
@@ -332,11 +332,12 @@ class _Life:
             self.log.warning("feed_answer_stale", offered=self._feed.offered, offset=offset)
             self._feed.close()
             return
-        self._answer_pending = True
+        self._answer_pending = self._feed.answered = True
         self._feed.write(f"+CONTINUE {self.engine.replication_id}\r\n".encode())
 
     def feed(self, data: bytes) -> None:
-        if self._feed is not None:
+        # Bytes for a connection before this one must not come in front of the answer on this one.
+        if self._feed is not None and self._feed.answered:
             self._feed.write(data)
 
     def feed_full_up(self) -> bool:
@@ -379,6 +380,8 @@ class _Life:
 
     def promote(self) -> None:
         """Not before the engine has taken what the node last said on the feed; mostly that is known."""
+        if self.state is _State.OVER:
+            return  # on_died is on its way
         assert self.state is _State.REPLICA, f"promote in state {self.state.value}"
         self.state = _State.PROMOTING
         self._promotions += 1
@@ -455,6 +458,8 @@ class _Life:
         self.events.on_tap_lost()
 
     def demote(self) -> None:
+        if self.state is _State.OVER:
+            return  # on_died is on its way
         assert self.state in (_State.PROMOTING, _State.PRIMARY), f"demote in state {self.state.value}"
         self.state = _State.REPLICA
         tap, self._tap, self._tap_resuming = self._tap, None, False

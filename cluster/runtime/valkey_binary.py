@@ -107,6 +107,7 @@ def command_line(binary: Path, directory: Path, socket: Path, maxclients: int, b
         ("rdb-del-sync-files", "yes"),
         ("repl-diskless-load", "on-empty-db"),
         ("sanitize-dump-payload", "yes"),
+        ("rename-command", "MIGRATE", ""),  # a script could call it: it sends keys to anywhere, and blocks
         ("enable-debug-command", "yes"),  # for DEBUG DIGEST; clients never reach DEBUG
         ("maxclients", str(maxclients)),
         ("maxmemory-policy", "noeviction"),

@@ -161,6 +161,7 @@ class Feed(asyncio.Protocol):
         self.full_up = False
         self.reported = False  # the node knows of this connection
         self.offered: Offset | None = None  # what the engine said it holds
+        self.answered = False  # PSYNC was: effects may follow
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

@@ -54,7 +54,9 @@ TRANSITIONS: dict[Serving, frozenset[Serving]] = {
     Serving.BOOTING: frozenset({Serving.REBUILDING, Serving.BOOTING}),
     Serving.REBUILDING: frozenset({Serving.REPLICA, Serving.BOOTING, Serving.REBUILDING}),
     Serving.REPLICA: frozenset({Serving.PROMOTING, Serving.BOOTING, Serving.REBUILDING}),
-    Serving.PROMOTING: frozenset({Serving.PRIMARY, Serving.REPLICA, Serving.DEMOTING, Serving.BOOTING}),
+    Serving.PROMOTING: frozenset(
+        {Serving.PRIMARY, Serving.REPLICA, Serving.REBUILDING, Serving.DEMOTING, Serving.BOOTING}
+    ),
     Serving.PRIMARY: frozenset({Serving.DEMOTING, Serving.BOOTING}),
     Serving.DEMOTING: frozenset({Serving.REBUILDING, Serving.BOOTING}),
     Serving.JOURNAL: frozenset(),
@@ -62,6 +64,7 @@ TRANSITIONS: dict[Serving, frozenset[Serving]] = {
 
 FEED_CHUNK_BYTES = 1 << 20
 OFFSET_POLL_US = 1_000
+ENTRY_HOLD_US = 1_500
 REBOOT_BACKOFF_US = 500_000
 HANDOVER_RETRY_US = 300_000
 DRAIN_LIMIT_US = 2_000_000
@@ -75,6 +78,10 @@ class ReplicaHost(Protocol):
     def on_serving_changed(self, serving: Serving) -> None:
         """The state changed; lanes to the engine are gone unless it went REBUILDING → REPLICA or REPLICA →
         PROMOTING."""
+        ...
+
+    def lanes_busy(self) -> bool:
+        """Commands are on their way to the engine, or their replies back, on lanes that all clients share."""
         ...
 
     def touch(self) -> None:
@@ -97,7 +104,7 @@ class ShardReplica:
         self.engine = engine
         self.stream = CommittedStream()
         self.gate = ReplyGate(clock, raft, use_lease=use_lease)
-        self.cutter = EffectCutter(self._propose)
+        self.cutter = EffectCutter(self._propose, hold=self._hold_entry)
         self.serving = Serving.BOOTING if engine is not None else Serving.JOURNAL
         self.engine_version = ""
         self.command_table: object = None
@@ -181,8 +188,12 @@ class ShardReplica:
         if self.serving is Serving.REBUILDING:
             self.poll_offset()
         self._maybe_promote()
-        if self._leader_term is not None and self.serving is not Serving.PRIMARY:
-            self._maybe_hand_over()
+        if self._leader_term is not None:
+            if self.serving is Serving.PRIMARY:
+                self.cutter.maybe_propose(self._leader_term)  # refused during a transfer that came to nothing
+                self._check_oversized()
+            else:
+                self._maybe_hand_over()
         if self.draining_to is not None and self._clock.now_us() > self._drain_deadline_us:
             self._log.warning("drain_gave_up", parked=len(self.gate))
             self._end_drain()
@@ -271,7 +282,7 @@ class ShardReplica:
         self._maybe_finish_drain()
 
     def _maybe_finish_drain(self) -> None:
-        if self.draining_to is None or len(self.gate) or not self.cutter.idle:
+        if self.draining_to is None or len(self.gate) or not self.cutter.idle or self._host.lanes_busy():
             return
         if self.raft.commit_index != self.raft.last_index or self._transferring:
             return
@@ -358,8 +369,7 @@ class ShardReplica:
         self.applied_offset = offset
         self._feeding = True
         self._rebuild_index = self._rebuild_offset = None
-        if self.serving is not Serving.PROMOTING:
-            self._enter(Serving.REBUILDING)
+        self._enter(Serving.REBUILDING)
         self._pump_feed()
         self.poll_offset()
 
@@ -433,13 +443,22 @@ class ShardReplica:
     def on_effects(self, data: bytes) -> None:
         if self.serving is Serving.PRIMARY and self._leader_term is not None:
             self.cutter.on_effects(data, self._leader_term)
+            self._check_oversized()
             self._host.touch()
 
     def on_boundary(self, offset: Offset) -> None:
         """A lane learned that whole commands end at `offset`."""
         if self.serving is Serving.PRIMARY and self._leader_term is not None:
             self.cutter.on_boundary(offset, self._leader_term)
+            self._check_oversized()
             self._host.touch()
+
+    def _check_oversized(self) -> None:
+        """A script or transaction did more than any entry can carry. It can't be cut and must not be
+        proposed, for no peer would ever get it: throw it away with the engine. Whoever waits is in doubt."""
+        if self.cutter.oversized:
+            self._log.error("effects_too_large", bytes=self.cutter.tapped - self.cutter.proposed)
+            self._replace_engine()
 
     def _propose(self, payload: bytes) -> Index | None:
         """None when this term of service is over, or a transfer is under way, and Raft says so first (rule
@@ -450,6 +469,14 @@ class ShardReplica:
             return self.raft.propose(EntryKind.EFFECTS, payload)
         except NotLeader:
             return None
+
+    def _hold_entry(self) -> None:
+        self._host.call_later(ENTRY_HOLD_US, self._end_hold)
+
+    def _end_hold(self) -> None:
+        if self.serving is Serving.PRIMARY and self._leader_term is not None:
+            self.cutter.flush(self._leader_term)
+            self._host.touch()
 
     def on_tap_lost(self) -> None:
         """Effects may be missing: this engine is not primary any more, and dirty."""
