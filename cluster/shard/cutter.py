@@ -20,7 +20,6 @@ from collections.abc import Callable
 from cluster.shard.stream import encode_effects, extend_crc
 from cluster.types import Index, Offset, Term
 
-
 # More than one command may carry, less than one message between nodes: what is proposed must arrive.
 ENTRY_BYTES_MAX = 72 << 20
 

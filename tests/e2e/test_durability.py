@@ -70,7 +70,9 @@ class Writer(threading.Thread):
         assert not self.is_alive()
 
     def check(self, client: Client) -> None:
-        """Every acknowledged value once and in order, nothing that was never sent, the counter within its doubt."""
+        """Every acknowledged value once and in order, nothing that was never sent, the counter within its
+        doubt.
+        """
         stored = client.until_answered(self.list, "LRANGE", self.list, 0, -1)
         assert isinstance(stored, list)
         values = [value.decode() for value in stored]

@@ -75,7 +75,7 @@ def test_entries_join_to_the_stream_and_end_at_command_boundaries(
     commands: list[bytes], data: st.DataObject
 ) -> None:
     log = Proposals()
-    cutter = EffectCutter(log, inflight_max=2, entry_bytes_target=64)
+    cutter = EffectCutter(log, inflight_max=2, gather_bytes=8, entry_bytes_target=64)
     stream = b"".join(commands)
     ends: list[int] = []
     for command in commands:
