@@ -3,9 +3,9 @@
 One lane per protocol version is shared by all plain sessions of a node; a session with a WATCH or a
 blocking command owns one. A lane never parses what passes: it counts replies and hands their bytes on.
 
-* **Gated** lane (primary): after every batch it asks `ROLE` on the same connection. The offset in the
-  answer covers everything before it, and it is a command boundary. The batch then waits in the gate for
-  that offset.
+* **Gated** lane (primary): after every batch, and in the middle of a large one, it asks `ROLE` on the same
+  connection. The offset in the answer covers everything before it, and it is a command boundary. The batch
+  then waits in the gate for that offset.
 * **Ungated** lane (replica, which holds committed data only): replies leave as they come.
 
 A batch is what was submitted between two flushes: at the end of a turn of the shell's event loop, but not
@@ -53,6 +53,7 @@ class _Local:
 
 
 SLOW_BYTES = 64 << 10
+BATCH_BYTES_MAX = 1 << 20
 _BULK: Final = ord("$")
 _ONE_LINE: Final = frozenset(b"+-:_#,(")
 _SIZES: Final = {b"%d" % size: size for size in range(4096)}
@@ -92,7 +93,9 @@ class ClientLane:
         self._rest = b""  # the beginning of a reply that is not complete
         self._splitter: ReplySplitter | None = None  # in its place while that reply is huge
         self._scheduled = False
-        self._roles_pending = 0
+        self._out_bytes = 0  # since the last ROLE in `_out`
+        self._roles_out = 0  # in `_out`
+        self._roles_pending = 0  # sent and not answered
         self.closed = False
         self._lane = engine.open_lane(self.on_data, on_lost)
         if protocol == 3:
@@ -113,6 +116,9 @@ class ClientLane:
         """One command, as strict RESP bytes; its reply will be delivered to `receiver`."""
         self._pending.append(receiver)
         self._out.append(raw)
+        self._out_bytes += len(raw)
+        if self._out_bytes > BATCH_BYTES_MAX:
+            self._add_role()  # a boundary in the middle: an entry of the log can end only there
         if not self._scheduled:
             self._scheduled = True
             self._call_soon(self.flush)
@@ -150,15 +156,20 @@ class ClientLane:
             return  # `_scheduled` stays: the answer to ROLE flushes
         self._scheduled = False
         out = self._out
-        if self._gate is not None:
-            out.append(b"*1\r\n$4\r\nROLE\r\n")
-            self._pending.append(_ROLE)
-            self._roles_pending += 1
+        self._add_role()
+        self._roles_pending, self._roles_out = self._roles_out, 0
         if out:
             self._lane.write(out[0] if len(out) == 1 else b"".join(out))
             self._out = []
         if self._pending and isinstance(self._pending[0], _Local):
             self.on_data(b"")  # nothing of the engine stands before it
+
+    def _add_role(self) -> None:
+        self._out_bytes = 0
+        if self._gate is not None:
+            self._out.append(b"*1\r\n$4\r\nROLE\r\n")
+            self._pending.append(_ROLE)
+            self._roles_out += 1
 
     def close(self) -> None:
         self.closed = True

@@ -60,7 +60,7 @@ class ParserLimits:
     args_max: int = 1024 * 1024
     bulk_bytes_max: int = 64 << 20  # one argument
     inline_bytes_max: int = 64 << 10  # one line: an inline command, or a length
-    query_bytes_max: int = 128 << 20  # one command, all of it
+    query_bytes_max: int = 68 << 20  # one command, all of it: its effects must fit into one entry of the log
 
 
 # Lengths as they may be written, and nothing else: no plus sign, no leading zero, no blank. Longer ones:

@@ -493,3 +493,44 @@ def test_expiry_is_not_the_replicas_business(tmp_path: Path) -> None:
             assert await client.call("DBSIZE") == 1
 
     run(story())
+
+
+def test_a_script_cannot_migrate_keys_away(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engines("valkey", tmp_path) as make:
+            _, _, client = await new_primary(make)
+            script = "return server.call('MIGRATE', '127.0.0.1', '1', 'k', '0', '10')"
+            reply = await client.call("EVAL", script, 0)
+            assert isinstance(reply, Exception) and "Unknown command" in str(reply)
+
+    run(story())
+
+
+@pytest.mark.parametrize("order", ["promote", "demote"])
+def test_orders_to_an_engine_whose_life_is_already_over_are_harmless(tmp_path: Path, order: str) -> None:
+    """It is dead, and `on_died` is about to say so."""
+
+    async def story() -> None:
+        async with engines("valkey", tmp_path) as make:
+            engine, recorder, _ = await new_primary(make)
+            life = valkey(engine)._life
+            assert life is not None
+            life.doom("the test")
+            getattr(engine, order)()
+            await recorder.until_event("died")
+
+    run(story())
+
+
+def test_effects_meant_for_an_older_feed_do_not_come_before_the_answer_on_a_new_one(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engines("valkey", tmp_path) as make:
+            engine, recorder = await make()
+            await recorder.until_event("feed_requested", None)
+            engine.feed(pack("SELECT", 0) + pack("SET", "k", "wrong"))
+            engine.feed_full(Offset(0), b"")
+            engine.feed(pack("SELECT", 0) + pack("SET", "k", "right"))
+            await until_offset(engine, recorder, len(pack("SELECT", 0) + pack("SET", "k", "right")))
+            assert await Client(engine).call("GET", "k") == b"right"
+
+    run(story())

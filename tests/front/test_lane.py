@@ -88,6 +88,30 @@ def test_a_batch_waits_in_the_gate_with_the_offset_of_its_role() -> None:
     assert (two.data, two.count) == (b"$3\r\nfoo\r\n", 1)
 
 
+def test_a_large_batch_has_a_boundary_in_its_middle() -> None:
+    """An entry of the log ends only at a boundary; what is too large for one can't be replicated at all."""
+    gate = FakeGate()
+    lane, engine, boundaries = make(gate)
+    one = Receiver()
+    large = b"x" * 700_000
+    for _ in range(3):
+        lane.submit(one, large)
+    lane.flush()
+    role = b"*1\r\n$4\r\nROLE\r\n"
+    assert engine.sent == large + large + role + large + role
+    lane.submit(one, b"next")
+    lane.flush()
+    assert b"next" not in engine.sent  # the engine is still busy with this one
+    lane.on_data(b"+1\r\n+2\r\n" + ROLE_100 + b"+3\r\n" + ROLE_100.replace(b"100", b"200"))
+    assert boundaries == [100, 200]
+    assert [offset for offset, _ in gate.parked] == [100, 200]
+    for _, deliver in gate.parked:
+        deliver()
+    assert one.data == b"+1\r\n+2\r\n+3\r\n"
+    lane.flush()
+    assert engine.sent.endswith(b"next" + role)
+
+
 def test_a_closed_lane_delivers_nothing_that_was_parked() -> None:
     gate = FakeGate()
     lane, engine, _ = make(gate)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import hiredis
 import pytest
 
+from cluster.engine.model_data import Refused
 from cluster.shard.replica import Serving, ShardReplica
 from cluster.types import NodeId
 from tests.node.world import World
@@ -156,7 +157,7 @@ def test_a_replica_that_restarts_serves_nothing_older_than_before() -> None:
     world.start(replica.id)
     reader = world.client(replica)
     assert reader.call("READONLY") == b"OK"
-    # It has the entry in its log but cannot know whether it was committed; serving an empty engine would be wrong.
+    # It has the entry but cannot know whether it was committed; serving an empty engine would be wrong.
     assert text_code(reader.call("GET", "k")) in ("LOADING", "CLUSTERDOWN")
     world.heal()
     world.converge()
@@ -351,3 +352,106 @@ def test_asking_for_status_while_the_engine_boots_does_not_keep_it_from_serving(
         replica.poll_offset()  # what the Admin service does for every Status
     world.primary(within_us=2_000_000)
     world.converge()
+
+
+def test_losing_a_sessions_own_connection_leaves_what_is_in_flight_elsewhere_alone() -> None:
+    world = World(seed=4)
+    primary = world.primary()
+    client = world.client(primary)
+    client.call("SET", "k", "v")
+    client.call("WATCH", "k")
+    own = max(primary.engine._lanes)  # the newest
+    client.send("GET", "k")
+    client.send("PING", "after")
+    primary.engine._lanes[own].end()
+    world.run_until(lambda: len(client.replies) == 4)
+    assert client.replies[2:] == [b"v", b"after"]
+    client.send("MULTI")
+    client.send("SET", "k", "mine")
+    client.send("EXEC")  # the WATCH went with its connection
+    world.run(1_000_000)
+    assert client.replies[4:] == [b"OK", b"QUEUED", None]
+
+
+def test_a_role_that_a_busy_engine_refuses_is_asked_again_on_every_lane() -> None:
+    """After SCRIPT KILL the engine answers one more time that it is busy."""
+    world = World(seed=4)
+    primary = world.primary()
+    client = world.client(primary)
+    client.call("SET", "k", "v")
+    engine, role = primary.engine, primary.engine.role
+
+    def busy() -> object:
+        raise Refused("BUSY Valkey is busy running a script.")
+
+    engine.role = busy  # type: ignore[method-assign, assignment]  # the test's own fault
+    client.send("WATCH", "k")
+    world.run(50_000)
+    assert len(client.replies) == 1
+    engine.role = role  # type: ignore[method-assign]
+    world.run_until(lambda: client.replies[1:] == [b"OK"])
+
+
+def test_what_a_transfer_that_came_to_nothing_held_back_is_proposed_after_it() -> None:
+    world = World(seed=5)
+    primary = world.primary()
+    client = world.client(primary)
+    client.call("SET", "short", "v", "PX", 60)
+    target = next(member for _, member in sorted(world.members.items()) if member is not primary)
+    world.run(20_000)
+    world.pause(target.id)
+    primary.node.transfer(target.id)
+    world.run_until(lambda: primary.node.raft.transferring_to is not None)
+    offset = primary.node.replica.commit_offset
+    world.run(200_000)  # the key expires meanwhile
+    assert primary.node.replica.cutter.tapped > offset == primary.node.replica.commit_offset
+    world.run(3_000_000)
+    assert primary.node.raft.is_leader
+    assert client.call("GET", "other") is None
+    assert primary.node.replica.commit_offset > offset
+    world.resume(target.id)
+    world.converge()
+
+
+def test_planned_failover_waits_for_commands_that_are_on_their_way_to_the_engine() -> None:
+    world = World(seed=5)
+    primary = world.primary()
+    client = world.client(primary)
+    for _ in range(20):
+        client.send("INCR", "n")
+    primary.node.transfer(None)
+    world.run_until(lambda: len(client.replies) == 20)
+    assert client.replies == list(range(1, 21))
+    assert world.client(world.primary(but=primary.id)).call("GET", "n") == b"20"
+
+
+def test_effects_too_large_for_an_entry_cost_an_engine_and_not_the_shard() -> None:
+    world = World(seed=3)
+    primary = world.primary()
+    client = world.client(primary)
+    client.call("SET", "{t}k", "old")
+    for member in world.members.values():
+        member.node.replica.cutter._entry_bytes_max = 1000
+    client.send("MULTI")
+    for number in range(10):
+        client.send("SET", f"{{t}}{number}", "x" * 200)
+    client.send("EXEC")
+    world.run_until(lambda: len(client.replies) == 13)
+    assert text_code(client.replies[-1]) == "INDOUBT"
+    reader = world.client(world.primary())
+    assert reader.call("GET", "{t}k") == b"old"
+    assert reader.call("GET", "{t}0") is None
+    assert reader.call("SET", "{t}k", "new") == b"OK"
+    world.converge()
+
+
+@pytest.mark.parametrize("name", ["RESET", "QUIT"])
+def test_reset_and_quit_leave_a_transaction(name: str) -> None:
+    world = World(seed=3)
+    client = world.client(world.primary())
+    client.call("MULTI")
+    client.call("SET", "k", "v")
+    assert client.call(name) == (b"RESET" if name == "RESET" else b"OK")
+    assert client.closed == (name == "QUIT")
+    if name == "RESET":
+        assert client.call("GET", "k") is None

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import hiredis
+
 from cluster.az.topology import Topology, plan_topology
 from cluster.engine.model import ModelEngine
-from cluster.shard.gossip import Gossip
-
 from cluster.node import Node, NodeSettings
 from cluster.raft import MemoryStorage, RaftConfig
 from cluster.raft.messages import Entry, HardState, Message
+from cluster.shard.gossip import Gossip
 from cluster.shard.replica import Serving
 from cluster.types import Az, NodeId, NullLog
 
