@@ -142,6 +142,7 @@ class Session:
         self._held: Command | None = None  # the command that the stall holds back
         self._wait_until_us: int | None = None
         self._paused = False
+        self._choked = False
         self._transaction: Transaction | None = None
         self._watching = False
         self._watch_lost = False
@@ -156,6 +157,13 @@ class Session:
             self._pump()
         else:
             self._back_pressure()
+
+    def choke(self, choked: bool) -> None:
+        """The client doesn't take its replies, or takes them again. Meanwhile no further command is executed,
+        also not of those that were read already: their replies would have to be kept for it."""
+        self._choked = choked
+        if not choked and self._stall is None:
+            self._pump()
 
     def connection_lost(self) -> None:
         """The client has gone. What is in flight goes on; its replies are dropped."""
@@ -218,7 +226,7 @@ class Session:
 
     def _pump(self) -> None:
         """Take commands while nothing holds them back."""
-        while self._stall is None and not self.closed:
+        while self._stall is None and not self.closed and not self._choked:
             command = self._held
             if command is None:
                 try:

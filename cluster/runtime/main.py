@@ -112,12 +112,16 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client doesn't take its replies: take no more commands from it until it does."""
-        self._choked = True
-        self._apply_reading()
+        self._choke(True)
 
     def resume_writing(self) -> None:
-        self._choked = False
+        self._choke(False)
+
+    def _choke(self, choked: bool) -> None:
+        self._choked = choked
         self._apply_reading()
+        if self._session is not None:
+            self._session.choke(choked)
 
     def _apply_reading(self) -> None:
         transport = self._transport

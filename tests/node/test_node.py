@@ -455,3 +455,15 @@ def test_reset_and_quit_leave_a_transaction(name: str) -> None:
     assert client.closed == (name == "QUIT")
     if name == "RESET":
         assert client.call("GET", "k") is None
+
+
+def test_a_client_that_takes_no_replies_has_no_more_commands_executed() -> None:
+    world = World(seed=3)
+    client = world.client(world.primary())
+    client.session.choke(True)  # what the shell says when its write buffer is full
+    for _ in range(50):
+        client.send("INCR", "n")
+    world.run(100_000)
+    assert world.client(world.primary()).call("GET", "n") is None
+    client.session.choke(False)
+    world.run_until(lambda: client.replies == list(range(1, 51)))
