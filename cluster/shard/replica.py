@@ -410,13 +410,14 @@ class ShardReplica:
             self.engine.ask_offset()
 
     def on_offset(self, offset: Offset) -> None:
-        self._polling = False
         if self.serving in (Serving.PRIMARY, Serving.BOOTING, Serving.DEMOTING):
+            self._polling = False
             return
         if self._feeding:
             self.applied_offset = offset
         self._maybe_finish_rebuild()
-        self._maybe_promote()
+        self._maybe_promote()  # still polling for it: the next question is asked a moment later, see below
+        self._polling = False
         rebuilding = self.serving is Serving.REBUILDING and self._rebuild_index is not None
         if rebuilding or (self.serving is Serving.PROMOTING and not self._promote_sent):
             self._host.call_later(OFFSET_POLL_US, self.poll_offset)

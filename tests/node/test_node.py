@@ -1,14 +1,17 @@
 """Whole nodes on virtual time: what a client may conclude, whatever happens to its primary."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import hiredis
 import pytest
 
 from cluster.engine.model_data import Refused
+from cluster.node import Node
+from cluster.raft.messages import Message
+from cluster.shard.gossip import Gossip
 from cluster.shard.replica import Serving, ShardReplica
 from cluster.types import NodeId
-from tests.node.world import World
+from tests.node.world import Member, World
 
 
 def text(reply: object) -> str:
@@ -467,3 +470,99 @@ def test_a_client_that_takes_no_replies_has_no_more_commands_executed() -> None:
     assert world.client(world.primary()).call("GET", "n") is None
     client.session.choke(False)
     world.run_until(lambda: client.replies == list(range(1, 51)))
+
+
+def write_and_crash_before_anybody_hears_of_the_commit(world: World) -> Member:
+    """A write that every log holds, and of which only the crashed primary knew that it is committed."""
+    primary = world.primary()
+    client = world.client(primary)
+    client.call("SET", "k", "old")
+    world.converge()
+    others = [member for _, member in sorted(world.members.items()) if member is not primary]
+    last = [member.storage.last_index for member in others]
+    client.send("SET", "k", "new")
+    world.run_until(
+        lambda: all(member.storage.last_index > index for member, index in zip(others, last, strict=True))
+    )
+    assert all(member.node.raft.commit_index < member.storage.last_index for member in others)
+    world.crash(primary.id)
+    return primary
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_new_primary_has_applied_what_its_first_commit_brought(seed: int) -> None:
+    """Also when it looks between the commit and its delivery: a tick may come in one turn with the acks."""
+    world = World(seed=seed)
+    for member in world.members.values():
+
+        def messages_and_tick(
+            sender: NodeId,
+            messages: Sequence[Message | Gossip],
+            node: Node = member.node,
+            receive: Callable[[NodeId, Sequence[Message | Gossip]], None] = member.node.on_peer_messages,
+        ) -> None:
+            receive(sender, messages)
+            node.on_tick()
+
+        member.node.on_peer_messages = messages_and_tick  # type: ignore[method-assign]
+    crashed = write_and_crash_before_anybody_hears_of_the_commit(world)
+    assert world.client(world.primary()).call("GET", "k") == b"new"
+    world.start(crashed.id)
+    world.converge()
+
+
+def test_a_new_primary_waits_for_an_engine_that_applies_slowly() -> None:
+    """Bytes that were fed and not applied would be gone with REPLICAOF NO ONE."""
+    world = World(seed=2)
+    for member in world.members.values():
+
+        def feed_slowly(data: bytes, feed: Callable[[bytes], None] = member.engine.feed) -> None:
+            world.at(world.now + 30_000, lambda: feed(data))
+
+        member.engine.feed = feed_slowly  # type: ignore[method-assign]
+    crashed = write_and_crash_before_anybody_hears_of_the_commit(world)
+    assert world.client(world.primary()).call("GET", "k") == b"new"
+    world.start(crashed.id)
+    world.converge()
+
+
+def test_a_watch_whose_connection_went_fails_its_exec() -> None:
+    world = World(seed=4)
+    primary = world.primary()
+    client = world.client(primary)
+    client.call("WATCH", "k")
+    client.call("GET", "k")
+    primary.node._lose_lanes()  # as when the engine closes the connection that all share
+    world.client(primary).call("SET", "k", "other")
+    client.call("MULTI")
+    client.call("SET", "k", "mine")
+    assert client.call("EXEC") is None
+    assert client.call("GET", "k") == b"other"
+
+
+def test_a_restarted_replica_serves_nothing_older_than_what_it_had_not_on_its_disk_yet() -> None:
+    """It may show what is committed before its own disk has it; after a power cut it must not go back."""
+    world = World(seed=12)
+    primary = world.primary()
+    client = world.client(primary)
+    client.call("SET", "k", "old")
+    world.converge()
+    replica = next(member for _, member in sorted(world.members.items()) if member is not primary)
+    world.slow_disks.add(replica.id)
+    for number in range(4):  # too large for one message: it is told of them one after the other
+        assert client.call("SET", "k", f"{number}" * 600_000) == b"OK"
+    reader = world.client(replica)
+    reader.call("READONLY")
+    world.run_until(lambda: reader.call("GET", "k") == b"3" * 600_000)
+    world.crash(replica.id)
+    world.slow_disks.clear()
+    world.start(replica.id)
+    reader = world.client(replica)
+    reader.send("READONLY")
+    for _ in range(400):
+        world.run(500)
+        reader.send("GET", "k")
+    world.run(2_000_000)
+    values = [reply for reply in reader.replies[1:] if isinstance(reply, bytes)]
+    assert values and set(values) == {b"3" * 600_000}
+    assert None not in reader.replies

@@ -105,7 +105,8 @@ class MemberHost:
         self, hard_state: HardState | None, entries: Sequence[Entry], on_durable: Callable[[], None]
     ) -> None:
         self.member.disk.append((hard_state, list(entries), on_durable))
-        self.after(self.world.rng.randint(50, 400), self._sync)
+        delay_us = self.world.rng.randint(50, 400)
+        self.after(1_000_000 if self.member.id in self.world.slow_disks else delay_us, self._sync)
 
     def _sync(self) -> None:
         if self.member.disk:
@@ -136,6 +137,7 @@ class World:
         self.use_lease = read_mode == "lease"
         self.cut: set[frozenset[NodeId]] = set()
         self.drop_percent = 0
+        self.slow_disks: set[NodeId] = set()
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
         self.members = {node.id: Member(node.id) for node in self.topology.nodes}
