@@ -30,7 +30,7 @@ class NotSentError(Exception):
 
 
 class Connection:
-    """One socket. `send` and `read` are separate so that a test can leave bytes in a stopped node's buffer."""
+    """One socket. `send` and `read` are separate: a test can leave bytes in a paused node's buffer."""
 
     def __init__(self, address: tuple[str, int], timeout_s: float = 5.0) -> None:
         try:

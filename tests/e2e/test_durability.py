@@ -4,10 +4,12 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from cluster.types import NodeId
 from tests.e2e.raw import DEFINITE, Client, Cluster, Connection, InDoubtError, NotSentError, code, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -192,7 +194,7 @@ def test_an_engine_killed_alone_answers_nobody_and_comes_back(cluster: Cluster) 
         assert engine > 0
         os.kill(engine, signal.SIGKILL)
         assert client.until_answered("k", "GET", "k") == b"v"
-        wait_for(lambda: cluster.engine_pid(primary) not in (0, engine), "the engine is back")
+        wait_for(partial(other_engine, cluster, primary, engine), "the engine is back")
     cluster.assert_replicas_agree()
 
 
@@ -219,6 +221,10 @@ def test_planned_failover_leaves_nobody_in_doubt(cluster: Cluster) -> None:
         writer.finish()
         assert writer.maybe_incremented == 0 and not writer.doubtful
         writer.check(cluster.client())
+
+
+def other_engine(cluster: Cluster, node: NodeId, engine: int) -> bool:
+    return cluster.engine_pid(node) not in (0, engine)
 
 
 def _exists(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""The gate lets a reply out only when its offset is committed and leadership is proven after the engine's answer."""
+"""A reply leaves only when its offset is committed and leadership is proven after the engine's answer."""
 
 import pytest
 
