@@ -10,7 +10,14 @@ from typing import Protocol
 from cluster.az.topology import Topology
 from cluster.errors import Err, ReplyError
 from cluster.front.cluster_replies import answer as answer_cluster
-from cluster.front.resp import encode_array, encode_bulk, encode_integer, encode_map, encode_null
+from cluster.front.resp import (
+    encode_array,
+    encode_bulk,
+    encode_integer,
+    encode_map,
+    encode_null,
+    strict_integer,
+)
 from cluster.front.session import OK, Session
 from cluster.shard.shard_map import ShardMap
 from cluster.types import NodeId
@@ -57,9 +64,10 @@ def ok(session: Session, args: list[bytes], view: NodeView) -> bytes:
 
 
 def select(session: Session, args: list[bytes], view: NodeView) -> bytes:
-    if not args[1].isdigit():
+    index = strict_integer(args[1])
+    if index is None:
         raise Err("invalid DB index")
-    if int(args[1]) != 0:
+    if index != 0:
         raise Err("SELECT is not allowed in cluster mode")
     return OK
 

@@ -673,3 +673,13 @@ def test_a_command_for_another_lane_waits_for_the_replies_of_the_first() -> None
     client.send("GET", "k")
     world.run_until(lambda: len(client.replies) == 4)
     assert client.replies[1:] == [b"v", b"OK", b"v"]
+
+
+def test_a_number_of_ten_thousand_digits_is_refused_and_ends_nothing() -> None:
+    world = World(seed=1)
+    client = world.client(world.primary())
+    for command in (["SELECT", "9" * 10_000], ["WAIT", "9" * 10_000, "0"], ["HELLO", "9" * 10_000]):
+        client.call(*command)
+    assert text_code(client.replies[0]) == "ERR"
+    assert text_code(client.replies[2]) in ("ERR", "NOPROTO")
+    assert client.call("PING") == b"PONG"
