@@ -365,7 +365,7 @@ def _expiry_options(words: Sequence[bytes]) -> frozenset[bytes]:
     options = frozenset(word.upper() for word in words)
     for word in words:
         if word.upper() not in (b"NX", b"XX", b"GT", b"LT"):
-            raise Refused(f"ERR Unsupported option {word.decode()}")
+            raise Refused("ERR Unsupported option " + word.decode("utf-8", "replace"))
     if b"NX" in options and len(options) > 1:
         raise Refused("ERR NX and XX, GT or LT options at the same time are not compatible")
     if {b"GT", b"LT"} <= options:

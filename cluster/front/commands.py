@@ -397,8 +397,8 @@ _FRONT_OWN: Final = (
         b"cluster",
         -2,
         [
-            _own(b"cluster|" + name, -2)
-            for name in (b"info", b"keyslot", b"myid", b"nodes", b"shards", b"slots")
+            *(_own(b"cluster|" + name, 2) for name in (b"info", b"myid", b"nodes", b"shards", b"slots")),
+            _own(b"cluster|keyslot", 3),
         ],
     ),
 )
