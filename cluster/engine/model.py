@@ -338,6 +338,8 @@ class ModelEngine:
     # -- primary
 
     def promote(self) -> None:
+        if self._state is _State.STOPPED:
+            return  # it has died, and on_died is on its way
         assert self._state is _State.REPLICA, f"promote in state {self._state.value}"
         self._state = _State.PROMOTING
         self._role_changes += 1
@@ -354,6 +356,8 @@ class ModelEngine:
         self.events.on_promoted(self._offset)
 
     def demote(self) -> None:
+        if self._state is _State.STOPPED:
+            return  # as in promote
         assert self.is_primary or self._state is _State.PROMOTING, f"demote in state {self._state.value}"
         self._state = _State.REPLICA
         self._role_changes += 1

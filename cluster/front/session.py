@@ -256,8 +256,12 @@ class Session:
 
     def _dispatch(self, command: Command) -> None:
         table = self._host.table
-        if table is None:
-            self._wait(command)  # the engine has not told yet which commands there are
+        if table is None:  # the engine has not told yet which commands there are
+            if self._transaction is None and [word.lower() for word in command.args] == [b"multi"]:
+                # Refused, it would let the commands behind it in the pipeline be executed one by one.
+                self._begin_transaction()
+            else:
+                self._wait(command)
             return
         spec = table.lookup(command.args)
         self.last_command = spec.name
@@ -369,10 +373,7 @@ class Session:
     def _on_transaction_command(self, command: Command, spec: CommandSpec) -> None:
         match spec.name:
             case "multi":
-                if self._transaction is not None:
-                    raise Err("MULTI calls can not be nested")
-                self._transaction = Transaction()
-                self._reply(OK)
+                self._begin_transaction()
             case "exec":
                 self._exec(command)
             case "discard":
@@ -392,6 +393,12 @@ class Session:
                     self._forget_watch(command, ends_transaction=False)
             case _:
                 raise Err(f"{spec.name.upper()} is not supported by this version of azimuth")
+
+    def _begin_transaction(self) -> None:
+        if self._transaction is not None:
+            raise Err("MULTI calls can not be nested")
+        self._transaction = Transaction()
+        self._reply(OK)
 
     def _forget_watch(self, command: Command, *, ends_transaction: bool) -> None:
         own = self._own
@@ -449,8 +456,8 @@ class Session:
         if self._wait_until_us is None:
             self._wait_until_us = self._host.wait_deadline_us()
         elif now_us >= self._wait_until_us:
-            if self._transaction is not None:
-                self._end_transaction()
+            if self._transaction is not None and command.args[0].lower() == b"exec":
+                self._end_transaction()  # not at an earlier command: those behind it are still the transaction's
             raise ClusterDown("The shard has no serving primary")
         self._hold(command, Stall.UNAVAILABLE)
 

@@ -31,11 +31,24 @@ def check(node: "RaftNode") -> None:
         _check_leader(node)
 
 
-def _check_log(node: "RaftNode") -> None:
+def check_roles(node: "RaftNode") -> None:
+    """All but the entries themselves (3), in constant time: for whoever checks after every step."""
+    _check_indexes(node)
+    _check_role(node)
+    if node.role is Role.LEADER:
+        _check_leader(node)
+
+
+def _check_indexes(node: "RaftNode") -> None:
     log = node._log
     assert log.offset() <= log.stable_index <= log.handed_index <= log.last_index, "1: order of indexes"
     assert log.commit_index <= log.last_index, "1: commit past the end"
     assert log.delivered_index <= log.commit_index, "2: applied before it was committed"
+
+
+def _check_log(node: "RaftNode") -> None:
+    log = node._log
+    _check_indexes(node)
     term = log.term(log.offset()) if log.offset() >= log.first_index - 1 else 0
     for place, entry in enumerate(log.window()):
         assert entry.index == log.offset() + 1 + place, "3: gap in the window"

@@ -19,7 +19,6 @@ Left out: compaction (4/5), see the journal's chapter for the door.
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from cluster.errors import WalFailed
-from cluster.raft.journal import Directory, Journal, JournalReader, LogPositions, Recovered, Written
+from cluster.raft.durable_log import DurableLog
+from cluster.raft.journal import Directory, Recovered, Written
 from cluster.raft.messages import Entry, HardState
 from cluster.runtime.files import RealDirectory
 from cluster.types import Index, Log, Term
@@ -52,41 +52,6 @@ class _Stop: ...
 _SEAL, _STOP = _Seal(), _Stop()
 
 
-class RecentEntries:
-    """The newest durable entries, up to a number of payload bytes: what followers and the engine ask for
-    most."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._bytes = 0
-        self._entries: deque[Entry] = deque()
-
-    def put(self, entry: Entry) -> None:
-        entries = self._entries
-        while entries and entries[-1].index >= entry.index:
-            self._bytes -= len(entries.pop().payload)
-        assert not entries or entries[-1].index == entry.index - 1
-        entries.append(entry)
-        self._bytes += len(entry.payload)
-        while self._bytes > self._bytes_max or len(entries) > 4096:
-            self._bytes -= len(entries.popleft().payload)
-
-    def entries(self, low: int, high: int, bytes_max: int) -> list[Entry] | None:
-        """None if the oldest ones asked for are no longer here."""
-        if not self._entries or low < self._entries[0].index:
-            return None
-        first = low - self._entries[0].index
-        found: list[Entry] = []
-        size = 0
-        for at in range(first, min(first + high - low + 1, len(self._entries))):
-            entry = self._entries[at]
-            size += len(entry.payload)
-            if found and size > bytes_max:
-                break
-            found.append(entry)
-        return found
-
-
 class Wal:
     """See the module's chapter. Every method but the thread's own belongs to the loop's thread."""
 
@@ -96,12 +61,8 @@ class Wal:
         """Recovers. For a directory of another kind than the real one; otherwise use `open`."""
         self._directory = directory
         self._log = log
-        self._journal = Journal.open(directory, identity, segment_bytes)
-        found = self._journal.recovered
-        self._positions: LogPositions = found.positions
-        self._hard_state = found.hard_state
-        self._reader = JournalReader(directory, identity, self._positions)
-        self._recent = RecentEntries(cache_bytes)
+        self._durable = DurableLog(directory, identity, segment_bytes, cache_bytes)
+        self._journal = self._durable.journal
         self._queue: SimpleQueue[_Append | _Seal | _Stop] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -112,7 +73,7 @@ class Wal:
             "syncs": 0,  # batches and seals
             "bytes": 0,  # written for batches
         }
-        self._report(found)
+        self._report(self._journal.recovered)
 
     @classmethod
     def open(
@@ -149,21 +110,21 @@ class Wal:
             "wal_opened",
             segment=found.segment,
             last_index=self.last_index,
-            term=self._hard_state.term,
+            term=self.hard_state.term,
             torn=bool(found.cut_bytes),
         )
 
     @property
     def hard_state(self) -> HardState:
-        return self._hard_state
+        return self._durable.hard_state
 
     @property
     def first_index(self) -> Index:
-        return self._positions.first_index
+        return self._durable.first_index
 
     @property
     def last_index(self) -> Index:
-        return self._positions.last_index
+        return self._durable.last_index
 
     @property
     def bytes_on_disk(self) -> int:
@@ -171,12 +132,11 @@ class Wal:
         return self._journal.sizes
 
     def term(self, index: Index) -> Term:
-        return self._positions.term(index)
+        return self._durable.term(index)
 
     def entries(self, low: Index, high: Index, bytes_max: int) -> Sequence[Entry]:
         """As `LogStorage.entries`. Raises WalCorrupt if what the disk gives back is not what was written."""
-        found = self._recent.entries(low, high, bytes_max)
-        return self._reader.entries(low, high, bytes_max) if found is None else found
+        return self._durable.entries(low, high, bytes_max)
 
     def start(
         self,
@@ -214,8 +174,7 @@ class Wal:
         if self._thread is not None:
             self._queue.put(_STOP)
             self._thread.join()
-        self._reader.close()
-        self._journal.close()
+        self._durable.close()
         close: Any = getattr(self._directory, "close", None)
         if close is not None:
             close()
@@ -276,11 +235,7 @@ class Wal:
     # Back on the loop's thread
 
     def _on_written(self, written: Written, group: list[_Append]) -> None:
-        if written.hard_state is not None:
-            self._hard_state = written.hard_state
-        written.put_into(self._positions)
-        for entry in written.entries:
-            self._recent.put(entry)
+        self._durable.on_written(written)
         for append in group:
             append.on_durable()
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ConfigError, WalCorrupt, WalFailed
+from cluster.raft.durable_log import RecentEntries
 from cluster.raft.journal import segment_name
 from cluster.raft.messages import Entry, EntryKind, HardState
 from cluster.raft.storage import MemoryStorage
 from cluster.runtime.files import RealDirectory, RealFile
-from cluster.runtime.wal import RecentEntries, Wal
+from cluster.runtime.wal import Wal
 from cluster.types import Index, NodeId, NullLog, Term
 from tests.runtime.memory_disk import MemoryDisk, MemoryFile
 
