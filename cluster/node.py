@@ -25,7 +25,7 @@ from cluster.front.answers import ANSWERS
 from cluster.front.commands import CommandSpec, CommandTable
 from cluster.front.lane import ClientLane
 from cluster.front.session import Route, Session, Transport
-from cluster.raft import LogStorage, Membership, RaftConfig, RaftNode, Ready
+from cluster.raft import LogStorage, Membership, RaftConfig, RaftNode, Ready, Role
 from cluster.raft.messages import Entry, HardState, Message
 from cluster.shard.gossip import Gossip
 from cluster.shard.replica import Serving, ShardReplica
@@ -111,6 +111,7 @@ class Node:
         self._driving = False
         self._drive_scheduled = False
         self._led_term: Term | None = None
+        self._noticed: tuple[Role, Term, NodeId | None] | None = None  # what `_notice_role` last saw
         self._next_gossip_us = 0
 
     # -- life ------------------------------------------------------------------------------------------
@@ -132,7 +133,10 @@ class Node:
         if now_us >= self._next_gossip_us:
             self._next_gossip_us = now_us + GOSSIP_INTERVAL_US
             self._gossip_to(self._rng.choice(self._peers) if self._peers else None)
-        self.touch()
+        # Most ticks have nothing to hand out: then no turn is spent on finding that out.
+        self._notice_role()
+        if self.raft.has_ready():
+            self.touch()
 
     # -- Raft ------------------------------------------------------------------------------------------
 
@@ -183,6 +187,10 @@ class Node:
     def _notice_role(self) -> None:
         """Tell the replica about elections and step-downs, also when both happened since we last looked."""
         raft = self.raft
+        seen = (raft.role, raft.term, raft.leader)
+        if seen == self._noticed:
+            return
+        self._noticed = seen
         term = raft.term if raft.is_leader else None
         if term != self._led_term:
             if self._led_term is not None:

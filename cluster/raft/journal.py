@@ -32,8 +32,10 @@ missing or short segment, a segment that does not end where its successor says, 
 `WalCorrupt`. Nothing is repaired by guessing.
 
 **After a failed fsync** the kernel may call a page clean that never reached the disk, and a restarted process
-would read it. Recovery therefore writes the last un-sealed batch again, syncs it, and seals it, before
-anybody believes it.
+would read it. Recovery therefore writes the last batch again (also if it is a seal: that is a batch of its
+own), syncs it, and seals it, before anybody believes it. The zeros of a cut may be lost in the same way, and
+the torn batch come back behind what is written next; but a seal stands between, and behind a seal only a new
+batch is believed.
 
 **Limits.** Rot inside the very last un-sealed batch looks like a torn tail; `seal` in idle moments makes that
 window small. A device that forgets several whole synced batches at the very end is beyond one log's means.
@@ -351,7 +353,7 @@ class Journal:
         """Cut for good, and make sure that what recovery read is what the disk holds."""
         if found.cut_bytes:
             self._file.write(found.end, bytes(found.cut_bytes))
-        if not found.sealed:
+        if found.batch:  # a seal as well: its own sync may be the one that failed
             self._file.write(found.batch, self._file.read(found.batch, found.end - found.batch))
         self._file.sync()
         self._directory.sync_dir()
@@ -573,6 +575,9 @@ class Recovery:
             if record is None and len(data) < size:  # its payload may end in skipped zeros
                 data += bytes(size - len(data))
                 continue
+            if record is not None and sealed and record.batch != position:
+                # Behind a seal a batch begins. This is what a cut left on the medium when its sync failed.
+                record = None
             if record is None:
                 self._refuse_rot(number, seed, data, position, used, is_last=is_last)
                 cut_bytes = used - position

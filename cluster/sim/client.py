@@ -5,7 +5,7 @@ It knows the seed nodes, guesses who leads a shard, follows `MOVED`, and otherwi
 | what comes back | recorded as |
 |---|---|
 | a reply | OK |
-| `CLUSTERDOWN`, `TRYAGAIN`, `LOADING`, `READONLY`, `EXECABORT`, too many redirects, no connection | FAIL: it was never executed |
+| an error in `DEFINITE`, too many redirects, no connection | FAIL: it was never executed |
 | `INDOUBT`, the connection ends or nothing comes in time | DOUBT |
 | any other error | a violation: nothing in the workloads may cause one |
 
@@ -83,7 +83,11 @@ class Connection:
 
     def _check_accepted(self) -> None:
         process = self.process
-        if self.open and self._session is None and (process is None or not process.alive or not process.paused):
+        if (
+            self.open
+            and self._session is None
+            and (process is None or not process.alive or not process.paused)
+        ):
             self._closed()
 
     def _fail_later(self, delay: int) -> None:
@@ -283,6 +287,8 @@ class SimClient:
         """At the moment when a reply leaves its node."""
         if isinstance(reply, hiredis.ReplyError):
             return
+        if machine.id in self.sim.cut_off:
+            self.sim.minority_acked += 1
         values = self.sim.workload_of(pending.op).values_shown(pending.op, reply)
         if values:
             violation = self.sim.safety.on_reply(machine.shard, machine.id, values, pending.op.number)

@@ -112,6 +112,13 @@ class SimFile:
 
     def close(self) -> None: ...
 
+    def write_back(self, before: int, now: int) -> None:
+        """The kernel wrote back what was written before that time."""
+        for write in self.pending:
+            if write.when <= before:
+                write.durable_at = min(write.durable_at, now)
+        self._settle()
+
     def _settle(self) -> None:
         """What is durable by now needs no memory of how it came to be. Order of writes matters: only a
         prefix can be folded."""
@@ -175,7 +182,9 @@ class _NameChange:
 class SimDisk:
     """`Directory` of one node."""
 
-    def __init__(self, world: World, rng: random.Random, *, sync_min_us: int = 60, sync_max_us: int = 400) -> None:
+    def __init__(
+        self, world: World, rng: random.Random, *, sync_min_us: int = 60, sync_max_us: int = 400
+    ) -> None:
         self._world = world
         self.rng = rng
         self.sync_min_us = sync_min_us
@@ -234,12 +243,16 @@ class SimDisk:
         return sorted(self.names)
 
     def create(self, name: str, size: int) -> SimFile:
+        file = SimFile(self, bytes(size))
+        self.add(name, file)
+        return file
+
+    def add(self, name: str, file: SimFile) -> None:
+        """A new file, of whatever kind it is."""
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
         assert name not in self.names
-        file = SimFile(self, bytes(size))
         self._change("create", name, "", file)
-        return file
 
     def open(self, name: str) -> SimFile:
         return self.names[name]
@@ -272,6 +285,16 @@ class SimDisk:
 
     # -- what happens to it ----------------------------------------------------------------------------
 
+    def write_back(self, data_before: int, names_before: int) -> None:
+        """What a kernel does by itself in time: what was written before these times is on the disk now."""
+        now = self.now()
+        for change in self._changes:
+            if change.when <= names_before:
+                change.durable_at = min(change.durable_at, now)
+        for file in self._files():
+            file.write_back(data_before, now)
+        self._settle()
+
     def on_kill(self) -> None:
         now = self.now()
         self._settle()
@@ -303,7 +326,7 @@ class SimDisk:
         return [self.names[name] for name in sorted(self.names)]
 
     def rot(self) -> str:
-        """Flip a bit somewhere in what is written and synced. Where, for the trace; "" if there is nothing."""
+        """Flip a bit somewhere in what is written. Says where, for the trace; "" if there is nothing."""
         files = [(name, self.names[name]) for name in sorted(self.names) if self.names[name].data_end() > 0]
         if not files:
             return ""

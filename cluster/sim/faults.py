@@ -4,8 +4,8 @@ Every fault says for itself what it mends: two that overlap (an AZ cut off twice
 
 **Budget.** Whatever is killed, cut, stopped, slowed or filled, nothing acknowledged may be lost; so these
 need no budget, and all nodes may go at once. What destroys *synced* bytes (`rot`, `misdirect`) would lose
-data for certain if it hit a majority of a shard's disks; so a run has one AZ whose disks may rot, and a loss is a
-bug.
+data for certain if it hit a majority of a shard's disks; so a run has one AZ whose disks may rot, and a loss
+is a bug.
 """
 
 from collections.abc import Callable, Sequence
@@ -113,7 +113,9 @@ class Faults:
     def clog(self, machines: Sequence[Machine]) -> Undo:
         """Messages to and from them pile up; unclogged link by link, in another order."""
         inside = {machine.id for machine in machines}
-        links = [link for link in sorted(self.sim.network.links) if (link[0] in inside) != (link[1] in inside)]
+        links = [
+            link for link in sorted(self.sim.network.links) if (link[0] in inside) != (link[1] in inside)
+        ]
         for a, b in links:
             self.sim.network.clog(a, b)
 
@@ -127,7 +129,11 @@ class Faults:
 
     def slow(self, machines: Sequence[Machine], delay_us: int) -> Undo:
         inside = {machine.id for machine in machines}
-        links = [link for key, link in sorted(self.sim.network.links.items()) if (key[0] in inside) != (key[1] in inside)]
+        links = [
+            link
+            for key, link in sorted(self.sim.network.links.items())
+            if (key[0] in inside) != (key[1] in inside)
+        ]
         for link in links:
             link.slow_us += delay_us
 
@@ -139,7 +145,11 @@ class Faults:
 
     def lossy(self, machines: Sequence[Machine], drop_percent: float, duplicate_percent: float) -> Undo:
         inside = {machine.id for machine in machines}
-        links = [link for key, link in sorted(self.sim.network.links.items()) if key[0] in inside or key[1] in inside]
+        links = [
+            link
+            for key, link in sorted(self.sim.network.links.items())
+            if key[0] in inside or key[1] in inside
+        ]
         for link in links:
             link.drop_percent += drop_percent
             link.duplicate_percent += duplicate_percent
@@ -240,6 +250,5 @@ class Faults:
     def transfer(self, machine: Machine) -> Undo:
         process = machine.process
         if process is not None and process.node is not None and not process.paused:
-            node = process.node
-            process.guarded(lambda: None if node.transfer() else None)
+            process.guarded(process.node.transfer)
         return nothing

@@ -46,7 +46,12 @@ class Link:
 
 class Network:
     def __init__(
-        self, world: World, rng: random.Random, nodes: tuple[NodeId, ...], faults: LinkFaults, deliver: Deliver
+        self,
+        world: World,
+        rng: random.Random,
+        nodes: tuple[NodeId, ...],
+        faults: LinkFaults,
+        deliver: Deliver,
     ) -> None:
         self._world = world
         self._random = rng.random
@@ -121,11 +126,21 @@ class Network:
 
     def heal(self, nodes: set[NodeId] | None = None) -> None:
         """Every link between these nodes (None: all) works again."""
-        for (a, b), link in self.links.items():
+        for a, b in self.links:
             if nodes is None or (a in nodes and b in nodes):
-                link.cuts = 0
-                link.slow_us = 0
-                link.drop_percent = link.duplicate_percent = 0.0
-                if link.clogs:
-                    link.clogs = 1
-                    self.unclog(a, b)
+                self._restore(a, b)
+
+    def _restore(self, sender: NodeId, to: NodeId) -> None:
+        link = self.links[sender, to]
+        link.cuts = 0
+        link.slow_us = 0
+        link.drop_percent = link.duplicate_percent = 0.0
+        if link.clogs:
+            link.clogs = 1
+            self.unclog(sender, to)
+
+    def heal_links_of(self, nodes: set[NodeId]) -> None:
+        """Every link that begins or ends at one of these works again."""
+        for a, b in self.links:
+            if a in nodes or b in nodes:
+                self._restore(a, b)

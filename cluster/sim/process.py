@@ -30,10 +30,11 @@ from cluster.types import NodeId
 if TYPE_CHECKING:
     from cluster.sim.simulation import Simulation
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 
 # Where a process can be made to die: each is a place between two promises.
 KILL_POINTS = ("send", "persist", "durable", "reply", "promote", "demote", "feed")
+SLOW_TIMER_US = 100_000
 ENGINE_HUNG_AFTER_US = 10_000_000  # as the runtime's `hung_after_s`
 
 
@@ -127,6 +128,8 @@ class SimProcess:
         self._engine_delay_us = 0
         self._engine_hung_until = 0
         self._tick_us = self.sim.raft_config(machine.spec).tick_ms * 1000
+        self._ticks_left = 0
+        self._observe: Callback | None = None  # looks at the node after every event
         self.now_us = machine.clock.now_us
         self._turn_us = self.sim.config.turn_us
 
@@ -146,12 +149,13 @@ class SimProcess:
             at=self.at,
             on_failed=self._on_disk_failed,
             on_written=self._on_written,
+            on_opened=self._start_node,
         )
         self.sim.safety.on_recovered(self)
-        self.at(self.wal.opened_at, self._start_node)
 
     def _start_node(self) -> None:
         self.node = self.sim.subject.make_node(self)
+        self._observe = self.sim.safety.observer(self)
         self.node.start()
         self.after(self.rng.randrange(self._tick_us), self._tick)
         self.sim.on_node_started(self)
@@ -160,12 +164,19 @@ class SimProcess:
         node = self.node
         assert node is not None
         node.on_tick()
+        self._ticks_left -= 1
+        if self._ticks_left <= 0:
+            self._now_and_then(node)
+        self.after(self._tick_us, self._tick)
+
+    def _now_and_then(self, node: SubjectNode) -> None:
+        """Ten times a second: the engine's own timer (Valkey's `hz`), and sometimes the log's idle work."""
+        self._ticks_left = SLOW_TIMER_US // self._tick_us
         engine = node.engine
         if engine is not None:
             engine.tick()
-        if self.rng.random() < 0.02 and self.wal is not None:
+        if self.rng.random() < 0.2 and self.wal is not None:
             self.wal.idle_work()
-        self.after(self._tick_us, self._tick)
 
     def end(self) -> None:
         self.alive = False
@@ -193,8 +204,8 @@ class SimProcess:
             return
         try:
             callback()
-            if self.node is not None:
-                self.sim.safety.observe(self)
+            if self._observe is not None:
+                self._observe()
         except ProcessKilled:
             self.machine.end(Ending.POWER if self.machine.kill_loses else Ending.KILLED)
         except WalCorrupt as error:
@@ -235,9 +246,7 @@ class SimProcess:
             self.point("send")
         self.sim.network.send(self.id, to, message)
 
-    def persist(
-        self, hard_state: HardState | None, entries: Sequence[Entry], on_durable: Callback
-    ) -> None:
+    def persist(self, hard_state: HardState | None, entries: Sequence[Entry], on_durable: Callback) -> None:
         if self.machine.kill_at is not None:
             self.point("persist")
         self.sim.safety.on_persist(self, hard_state, entries)
@@ -274,7 +283,8 @@ class SimProcess:
             delay_us = self._engine_delay_us + int(self._turn_us * self.rng.random())
             self._engine_delay_us = 0
             self.world.at(
-                max(self.world.now + delay_us, self._engine_hung_until), partial(self.guarded, self._run_engine)
+                max(self.world.now + delay_us, self._engine_hung_until),
+                partial(self.guarded, self._run_engine),
             )
         self._engine_queue.append(callback)
 
@@ -333,7 +343,10 @@ class SimEngine(ModelEngine):
 
     def __init__(self, process: SimProcess, events: EngineEvents) -> None:
         super().__init__(
-            events=events, clock=process.wall, defer=process.engine_defer, rng=random.Random(process.rng.random())
+            events=events,
+            clock=process.wall,
+            defer=process.engine_defer,
+            rng=random.Random(process.rng.random()),
         )
         self._process = process
 

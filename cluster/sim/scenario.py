@@ -10,8 +10,8 @@ What whoever runs a scenario guarantees:
 2. A step with `at_ms` begins then. A step with `when` is looked at from the moment when the step above it in
    the file has begun its last repetition, and begins `after_ms` after its condition first holds.
 3. A target that has to be found (`primary:0001`, `random_az`) is found when the step begins, and again for
-   each repetition; the primary of a shard that has none now is the last one that it had. `same` is everything
-   that the last step which found its target has found.
+   each repetition; of a shard that has no primary now, the node that leads it is taken, or else its first one.
+   `same` is what was found last by a step that had to find its target.
 4. What `for_ms` undoes is what its own step did: a link that two steps have cut is whole when both are over.
 5. A fault that has nothing to do (`kill` what is dead, `resume` what runs) does nothing. A process that ends
    by itself, because its disk failed, is started again; one that a step has killed is not.
@@ -209,7 +209,7 @@ class Expect:
     acked_min: int = 1  # operations acknowledged during the faults, or the run proves nothing
     serves: bool = True  # after the faults every shard serves
     unavailable_ms_max: int | None = None  # longest time that a shard had no serving primary; simulator only
-    minority_acked_max: int | None = None  # operations that a cut-off minority acknowledged
+    minority_acked_max: int | None = None  # answers of an isolated minority whose leases are over
     subjects: tuple[SubjectExpect, ...] = ()
 
     def of(self, subject: Subject) -> SubjectExpect | None:
@@ -262,7 +262,7 @@ TARGETS: Final[Mapping[TargetKind, TargetSpec]] = {
     "random_node": TargetSpec("random_node", "one node, drawn", found=True),
     "each_az": TargetSpec("each_az", "one AZ after another, in the cluster's order, `every_ms` apart"),
     "shard": TargetSpec("shard:0001", "this shard as a whole"),
-    "same": TargetSpec("same", "what the last step that had to find its target has found"),
+    "same": TargetSpec("same", "what was found last by a step that had to find its target"),
 }
 NODES: Final[frozenset[TargetKind]] = frozenset(TARGETS) - {"shard"}
 ENDS: Final = NODES - {"all", "each_az"}  # of a one-way cut

@@ -3,10 +3,11 @@
 Phases
 1. **boot**: all nodes start; every shard must get a serving primary.
 2. **safety**: clients work, faults happen, invariants are checked after every event.
-3. **liveness**: no new faults; a random majority of the AZs is healed, the rest stays as hostile as it is for
-   good. The healed part must take a write on every shard within `SERVE_TIMEOUTS` election timeouts, plus what
-   the machine room needs to start a process and an engine.
-4. **healing**: everything is healed; replicas converge, every key is read once (`Op.final`), digests compared.
+3. **liveness**: no new faults; a random quorum of AZs is healed, the rest stays as hostile as it is for good.
+   The healed part must take a write on every shard within `SERVE_TIMEOUTS` election timeouts, plus what the
+   machine room needs to start a process and an engine.
+4. **healing**: everything is healed; replicas converge, every key is read once (`Op.final`), the digests are
+   compared.
 
 What is found are `Violation`s: of the checkers, which see only the history; of `Safety`; of liveness; and any
 exception that a node raised, since a node that stops itself with an assertion has found a bug.
@@ -16,9 +17,10 @@ import random
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from cluster.az.topology import NodeSpec, plan_topology
+from cluster.az.topology import NodeSpec, Topology, plan_topology
 from cluster.raft import RaftConfig
 from cluster.sim import swarm
 from cluster.sim.checkers import check_digests, check_history
@@ -42,6 +44,7 @@ SERVE_TIMEOUTS = 3
 CONVERGE_US = 60_000_000
 BOOT_US = 30_000_000
 BUCKET_US = 100_000
+OUTAGE_POLL_US = 10_000
 BUG = "bug"
 LIVENESS = "liveness"
 UNEXPECTED_ERROR = "unexpected_error"
@@ -72,6 +75,8 @@ class Outcome:
     messages: int = 0
     events: int = 0
     pending: list[str] = field(default_factory=list)
+    work_began_us: int = 0  # true time from which `faults` count
+    proof: list[Op] = field(default_factory=list)  # the operations that the violations name
 
     @property
     def ok(self) -> bool:
@@ -79,17 +84,19 @@ class Outcome:
 
 
 class Simulation:
-    def __init__(self, config: SimConfig, *, subject: Subject | None = None, sink: Sink | None = None) -> None:
+    def __init__(
+        self, config: SimConfig, *, subject: Subject | None = None, sink: Sink | None = None
+    ) -> None:
         self.config = config
         self.subject: Subject = subject or AzimuthSubject()
-        self.world = World(f"world {config.seed}")
-        self.trace = Trace(self.world, sink)
-        self.topology = plan_topology(
+        self.world: World = World(f"world {config.seed}")
+        self.trace: Trace = Trace(self.world, sink)
+        self.topology: Topology = plan_topology(
             name="sim", cluster_id="sim", shards=config.shards, replicas=config.replicas, azs=config.azs,
             host="sim", base_port=7001,
         )  # fmt: skip
-        self.fault_rng = random.Random(f"faults {config.seed}")
-        self.lives_rng = random.Random(f"lives {config.seed}")
+        self.fault_rng: random.Random = random.Random(f"faults {config.seed}")
+        self.lives_rng: random.Random = random.Random(f"lives {config.seed}")
         self._client_rng = random.Random(f"clients {config.seed}")
         self.network = Network(
             self.world,
@@ -101,28 +108,34 @@ class Simulation:
             ),
             self._deliver,
         )  # fmt: skip
-        self.faults = Faults(self)
+        self.faults: Faults = Faults(self)
         self.client_cut: set[NodeId] = set()
         self._raft_configs = {node.id: self._make_raft_config(node) for node in self.topology.nodes}
-        self.safety: Safety | NoSafety = Safety(self) if self.subject.name == "azimuth" else NoSafety()
+        # Of Azimuth a violation is a bug and ends the run. Of the others it is the result: it is counted.
+        self._fatal = self.subject.name == "azimuth"
+        self.safety: Safety | NoSafety = Safety(self) if self._fatal else NoSafety()
         self.machines = {node.id: self._make_machine(node) for node in self.topology.nodes}
         self.machines_in_order = [self.machines[node_id] for node_id in sorted(self.machines)]
         self.serving_nodes: dict[ShardId, list[NodeId]] = {
-            shard.id: [node.id for node in shard.nodes if not node.journal_only] for shard in self.topology.shards
+            shard.id: [node.id for node in shard.nodes if not node.journal_only]
+            for shard in self.topology.shards
         }
         self.node_at = {f"{node.host}:{node.port}": node.id for node in self.topology.nodes}
         self.tags = find_tags(self)
         self.history: list[Op] = []
         self.violations: list[Violation] = []
         self._values = 0
-        self._accepting = False
+        self.accepting = False
         self._buckets: dict[ShardId, set[int]] = {shard.id: set() for shard in self.topology.shards}
         self._work_began = self._work_ended = 0
         self.workloads: dict[str, Workload] = {}
         self.drivers: list[Driver] = []
         self._make_clients()
-        self._broken = False
         self.first_ack_after: dict[ShardId, int] = {}
+        self.cut_off: set[NodeId] = set()  # a minority that nobody reaches any more
+        self.minority_acked = 0  # what it let out all the same
+        self._outage_began: dict[ShardId, int] = {}
+        self._longest_outage_us = 0
         self.acks_from = 1 << 62  # a true time: acknowledgements of operations begun later are noted
 
     # -- making it -------------------------------------------------------------------------------------
@@ -130,7 +143,10 @@ class Simulation:
     def _make_raft_config(self, spec: NodeSpec) -> RaftConfig:
         preferred = spec.id == self.topology.shard(spec.shard).nodes[0].id
         return replace(
-            self.config.raft, preferred=preferred, yield_ms=0 if preferred else 300, reluctant=spec.journal_only
+            self.config.raft,
+            preferred=preferred,
+            yield_ms=0 if preferred else 300,
+            reluctant=spec.journal_only,
         )
 
     def raft_config(self, spec: NodeSpec) -> RaftConfig:
@@ -172,7 +188,7 @@ class Simulation:
         reset = ending is not Ending.POWER and self.fault_rng.random() < 0.8
         for transport, _ in process.sessions:
             transport.on_process_ended(reset=reset)  # type: ignore[attr-defined]  # all are client.Connection
-        if machine.wanted and ending is not Ending.BUG:
+        if machine.wanted and (ending is not Ending.BUG or not self._fatal):
             self.world.after(self.config.restart_us, lambda: machine.boot() if machine.wanted else None)
 
     def on_bug(self, process: SimProcess, error: Exception) -> None:
@@ -187,9 +203,9 @@ class Simulation:
         self.violate(Violation(UNEXPECTED_ERROR, op.key, f"{op.command} was answered {text}", (op.number,)))
 
     def violate(self, violation: Violation) -> None:
-        """Something is wrong; the run ends at the next event."""
+        """Something is wrong; if it is fatal the run ends at the next event."""
         self.violations.append(violation)
-        self._broken = True
+        self.world.broken = self.world.broken or self._fatal
         self.trace.event("checker", violation.kind, {"text": violation.text})
 
     def unique(self) -> str:
@@ -197,13 +213,12 @@ class Simulation:
         return f"v{self._values}"
 
     def may_begin(self) -> bool:
-        return self._accepting and (self.config.ops_max is None or len(self.history) < self.config.ops_max)
+        return self.accepting and (self.config.ops_max is None or len(self.history) < self.config.ops_max)
 
     def begin(self, client: int, workload: str, request: Request, final: bool) -> Op:
-        op = Op(
-            len(self.history), client, workload, request.command, request.key, request.argument, self.world.now,
-            final=final,
-        )  # fmt: skip
+        number = len(self.history)
+        now = self.world.now
+        op = Op(number, client, workload, request.command, request.key, request.argument, now, final=final)
         self.history.append(op)
         return op
 
@@ -223,20 +238,18 @@ class Simulation:
             self._begin_work()
             self._safety_phase()
             self._liveness_phase()
-            self._accepting = False
+            self.accepting = False
             self._heal_everything()
             self._converge()
         except Broken:
             pass
-        self._accepting = False
+        self.accepting = False
         return self._outcome()
 
     def go(self, duration_us: int, stop: Callable[[], bool] | None = None) -> bool:
         """Let time pass, at most until `stop()`. True if it stopped."""
-        stopped = self.world.run_until(
-            self.world.now + duration_us, lambda: self._broken or (stop is not None and stop())
-        )
-        if self._broken:
+        stopped = self.world.run_until(self.world.now + duration_us, stop)
+        if self.world.broken:
             raise Broken
         return stopped
 
@@ -250,14 +263,27 @@ class Simulation:
     def all_serve(self) -> bool:
         return all(self.primary_of(shard.id) is not None for shard in self.topology.shards)
 
-    def primary_of(self, shard: ShardId) -> Machine | None:
-        """Who serves the shard now; of two that believe so, the one whose claim is newer."""
+    def primaries_of(self, shard: ShardId) -> list[Machine]:
+        """Who believes to serve the shard now and runs."""
+        found = []
         for node_id in self.serving_nodes[shard]:
             machine = self.machines[node_id]
             process = machine.process
-            if process is not None and process.node is not None and not process.paused and process.node.serves:
-                return machine
-        return None
+            if (
+                process is not None
+                and process.node is not None
+                and not process.paused
+                and process.node.serves
+            ):
+                found.append(machine)
+        return found
+
+    def primary_of(self, shard: ShardId) -> Machine | None:
+        """Who serves the shard now; of two that believe so, the one who is further."""
+        found = self.primaries_of(shard)
+        return (
+            max(found, key=lambda machine: machine.node.position if machine.node else ()) if found else None
+        )
 
     def leader_of(self, shard: ShardId) -> Machine | None:
         for node in self.topology.shard(shard).nodes:
@@ -266,8 +292,24 @@ class Simulation:
                 return machine
         return None
 
+    def _watch_outages(self) -> None:
+        """How long each shard is without a node that may serve it."""
+        now = self.world.now
+        for shard in self.topology.shards:
+            if self.primary_of(shard.id) is not None:
+                began = self._outage_began.pop(shard.id, now)
+            else:
+                began = self._outage_began.setdefault(shard.id, now)
+            self._longest_outage_us = max(self._longest_outage_us, now - began)
+        if self.accepting:
+            self.world.after(OUTAGE_POLL_US, self._watch_outages)
+
+    def longest_outage_ms(self) -> int:
+        return self._longest_outage_us // 1000
+
     def _begin_work(self) -> None:
-        self._accepting = True
+        self.accepting = True
+        self._watch_outages()
         self._work_began = self.world.now
         for driver in self.drivers:
             driver.start()
@@ -280,7 +322,7 @@ class Simulation:
         self._work_ended = self.world.now
 
     def _begin_fault(self, number: int) -> None:
-        if not self._accepting or self.world.now > self._work_began + self.config.duration_us:
+        if not self.accepting or self.world.now > self._work_began + self.config.duration_us:
             return
         fault = self.config.faults[number]
         undo = swarm.apply(self, fault)
@@ -299,7 +341,9 @@ class Simulation:
     def _liveness_phase(self) -> None:
         """Only a quorum is healed. It must serve."""
         azs = list(self.config.azs)
-        damaged = {machine.az for machine in self.machines_in_order if machine.corrupt or machine.disk.damaged}
+        damaged = {
+            machine.az for machine in self.machines_in_order if machine.corrupt or machine.disk.damaged
+        }
         healthy = [az for az in azs if az not in damaged]
         rng = self.fault_rng
         rng.shuffle(azs)
@@ -317,17 +361,17 @@ class Simulation:
         self.first_ack_after = {}
         if not self.drivers:
             return
-        probe = Driver(
-            SimClient(self, self._reader_number, random.Random(f"probe {self.config.seed}")), self._probe_workload(),
-            50.0, 64,
-        )  # fmt: skip
+        client = SimClient(self, self._reader_number, random.Random(f"probe {self.config.seed}"))
+        probe = Driver(client, self._probe_workload(), 50.0, 64, probe=True)
         probe.start()
         served = self.go(self.serve_deadline_us(), self._every_shard_acked)
         probe.stop()
         if not served:
             missing = sorted(set(self.serving_nodes) - set(self.first_ack_after))
             ms = (self.world.now - began) // 1000
-            self._fail_liveness(f"{' '.join(missing)} took no write within {ms} ms although a quorum was healed")
+            self._fail_liveness(
+                f"{' '.join(missing)} took no write within {ms} ms although a quorum was healed"
+            )
 
     def _holds_quorums(self, azs: Sequence[str]) -> bool:
         """Of every shard these AZs hold a majority of the members, and one with an engine among them."""
@@ -350,7 +394,9 @@ class Simulation:
         config = self.config
         timeout_us = config.raft.election_timeout_max_ms * 1000
         reluctant = timeout_us if any(node.journal_only for node in self.topology.nodes) else 0
-        start_us = 1_000_000 + config.engine_boot_us + config.restart_us  # REBOOT_BACKOFF_US twice, and the boot
+        start_us = (
+            1_000_000 + config.engine_boot_us + config.restart_us
+        )  # REBOOT_BACKOFF_US twice, and the boot
         slow_us = 20 * (config.sync_max_us + 2 * config.delay_max_us + 2 * config.turn_us)
         find_us = config.op_timeout_us + config.unavailable_wait_us
         return SERVE_TIMEOUTS * (timeout_us + reluctant) + start_us + slow_us + find_us + 2_000_000
@@ -429,7 +475,7 @@ class Simulation:
         for _ in range(100):
             if not self.go(20_000_000, self._settled):
                 break
-            found: dict[ShardId, dict[str, tuple[int, str]]] = {shard.id: {} for shard in self.topology.shards}
+            found: dict[str, dict[str, tuple[int, str]]] = {shard.id: {} for shard in self.topology.shards}
             wanted = 0
             for machine in self.machines_in_order:
                 engine = machine.node.engine if machine.node is not None else None
@@ -437,10 +483,7 @@ class Simulation:
                     continue
                 wanted += 1
 
-                def note(offset: int, digest: str, machine: Machine = machine) -> None:
-                    found[machine.shard][machine.id] = (offset, digest)
-
-                engine.ask_digest(note)
+                engine.ask_digest(partial(_note_digest, found[machine.shard], machine.id))
             self.go(5_000_000, lambda found=found, wanted=wanted: sum(map(len, found.values())) == wanted)  # type: ignore[misc]
             if all(len({offset for offset, _ in shard.values()}) <= 1 for shard in found.values()):
                 for shard_id in sorted(found):
@@ -451,7 +494,8 @@ class Simulation:
 
     def _fail_liveness(self, text: str) -> None:
         self.violate(Violation(LIVENESS, "", text))
-        raise Broken
+        if self._fatal:
+            raise Broken
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -476,6 +520,10 @@ class Simulation:
             marks=dict(sorted(self.trace.marks.items())),
             messages=self.network.sent,
             events=self.world.events,
+            work_began_us=self._work_began,
+            proof=[
+                self.history[number] for number in sorted({n for item in self.violations for n in item.ops})
+            ],
         )
 
     def _unavailable_ms(self) -> int:
@@ -485,6 +533,10 @@ class Simulation:
         for shard in sorted(self._buckets):
             total += sum(bucket not in self._buckets[shard] for bucket in range(first, last))
         return total * BUCKET_US // 1000
+
+
+def _note_digest(found: dict[str, tuple[int, str]], node: NodeId, offset: int, digest: str) -> None:
+    found[node] = (offset, digest)
 
 
 def simulate(seed: int, *, sink: Sink | None = None, subject: Subject | None = None) -> Outcome:

@@ -27,6 +27,10 @@ class Trace:
     def event(self, who: str, name: str, fields: dict[str, object]) -> None:
         self.marks[name] += 1
         self._world.note(zlib.crc32(f"{who} {name}".encode()))
+        self.tell(who, name, fields)
+
+    def tell(self, who: str, name: str, fields: dict[str, object]) -> None:
+        """A line for a person and nothing else: a traced run is the same run."""
         if self.sink is not None:
             told = " ".join(f"{key}={value}" for key, value in fields.items())
             self.sink(self._world.now, who, f"{name} {told}".rstrip())
@@ -50,8 +54,7 @@ class NodeLog:
         self._node = node
 
     def debug(self, event: str, **fields: object) -> None:
-        if self._trace.sink is not None:
-            self._trace.event(self._node, event, fields)
+        self._trace.tell(self._node, event, fields)
 
     def info(self, event: str, **fields: object) -> None:
         self._trace.event(self._node, event, fields)

@@ -30,6 +30,7 @@ class SimWal(DurableLog):
         at: Callable[[int, Callable[[], None]], None],
         on_failed: Callable[[BaseException], None],
         on_written: Callable[[Written], None],
+        on_opened: Callable[[], None],
     ) -> None:
         """`at` runs a callback of this process at a true time. Recovers: WalCorrupt, WalFailed."""
         self._disk = disk
@@ -46,8 +47,12 @@ class SimWal(DurableLog):
             raise WalFailed(f"the log cannot be opened: {error}") from error
         self._waits_for: Callable[[], None] | None = None  # what follows the disk work under way
         self._turn = 0
-        self.opened_at = disk.cursor
-        self._when_done(self._next)
+        self._on_opened = on_opened
+        self._when_done(self._opened)
+
+    def _opened(self) -> None:
+        self._next()
+        self._on_opened()
 
     def append(
         self, hard_state: HardState | None, entries: Sequence[Entry], on_durable: Callable[[], None]

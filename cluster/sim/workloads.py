@@ -40,7 +40,9 @@ def _text(reply: object) -> str | None:
 
 
 def _texts(reply: object) -> list[str]:
-    return [item.decode() for item in reply if isinstance(item, bytes)] if isinstance(reply, (list, set)) else []
+    return (
+        [item.decode() for item in reply if isinstance(item, bytes)] if isinstance(reply, (list, set)) else []
+    )
 
 
 class Workload:
@@ -321,13 +323,18 @@ KINDS: dict[str, Callable[["Simulation", int, random.Random], Workload]] = {
 
 
 class Driver:
-    """A client that draws from one workload, `ops_per_second` on average, at most `depth` at a time."""
+    """A client that draws from one workload, `ops_per_second` on average, at most `depth` at a time.
 
-    def __init__(self, client: SimClient, workload: Workload, ops_per_second: float, depth: int) -> None:
+    A probe goes on when `ops_max` is reached: it asks whether anybody serves."""
+
+    def __init__(
+        self, client: SimClient, workload: Workload, ops_per_second: float, depth: int, *, probe: bool = False
+    ) -> None:
         self._client = client
         self._workload = workload
         self._mean_us = 1_000_000 / ops_per_second
         self._depth = depth
+        self._probe = probe
         self._running = False
 
     def start(self) -> None:
@@ -345,7 +352,7 @@ class Driver:
         if not self._running:
             return
         sim = self._client.sim
-        if self._client.outstanding < self._depth and sim.may_begin():
+        if self._client.outstanding < self._depth and (self._probe or sim.may_begin()):
             self.issue(self._workload.draw())
         self._later()
 

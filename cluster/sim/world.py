@@ -15,7 +15,7 @@ import zlib
 from array import array
 from collections.abc import Callable
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 _FLUSH_AT = 4096
 
 
@@ -28,6 +28,7 @@ class World:
         self._noted = array("q")
         self._crc = 0
         self.events = 0
+        self.broken = False  # something is wrong: `run_until` returns after the event under way
 
     def at(self, when: int, callback: Callback) -> None:
         """Run `callback` at the true time `when`, not before now."""
@@ -40,16 +41,21 @@ class World:
 
     def run_until(self, end: int, stop: Callable[[], bool] | None = None) -> bool:
         """Run events up to the true time `end`, or until `stop()` is true after one. True if it stopped."""
-        queue, pop, noted = self._queue, heapq.heappop, self._noted
+        queue, pop, note = self._queue, heapq.heappop, self._noted.append
+        left = _FLUSH_AT
         while queue and queue[0][0] <= end:
-            self.now, sequence, callback = pop(queue)
-            noted.append(self.now)
-            self.events += 1
+            self.now, _, callback = pop(queue)
+            note(self.now)
             callback()
-            if len(noted) >= _FLUSH_AT:
+            left -= 1
+            if not left:
+                self.events += _FLUSH_AT
+                left = _FLUSH_AT
                 self._flush()
-            if stop is not None and stop():
+            if self.broken or (stop is not None and stop()):
+                self.events += _FLUSH_AT - left
                 return True
+        self.events += _FLUSH_AT - left
         self.now = max(self.now, end)
         return False
 

@@ -683,3 +683,22 @@ def test_a_number_of_ten_thousand_digits_is_refused_and_ends_nothing() -> None:
     assert text_code(client.replies[0]) == "ERR"
     assert text_code(client.replies[2]) in ("ERR", "NOPROTO")
     assert client.call("PING") == b"PONG"
+
+
+def test_a_multi_before_the_engine_has_told_its_commands_does_not_let_its_parts_through() -> None:
+    """Clients send a transaction in one piece. Were MULTI refused, the commands behind it would each be
+    executed by itself, although every reply says that nothing was."""
+    world = World()
+    primary = world.primary()
+    client = world.client(primary)
+    table, primary.node.table = primary.node.table, None
+    for words in (("MULTI",), ("RPUSH", "k", "a"), ("EXEC",), ("MULTI",), ("RPUSH", "k", "b"), ("EXEC",)):
+        client.send(*words)
+    world.run_until(lambda: len(client.replies) == 2)  # the wait for a primary is over
+    primary.node.table = table
+    world.run_until(lambda: len(client.replies) == 6)
+    assert client.replies[0] == client.replies[3] == b"OK"
+    assert text(client.replies[1]).startswith("CLUSTERDOWN")
+    assert text(client.replies[2]).startswith("EXECABORT")
+    assert client.replies[4:] == [b"QUEUED", [1]]
+    assert client.call("LRANGE", "k", 0, -1) == [b"b"]

@@ -3,11 +3,11 @@
 A subject says how one life of one node is made. Everything else (world, network, disks, clients, workloads,
 faults, checkers) is the same for all, so their rows in one table can be compared.
 
-| subject | what it is | expected |
-|---|---|---|
-| azimuth | `cluster/node.py` as it is | loses nothing |
-| async | a primary, asynchronous replicas, failover to the most advanced one: ElastiCache's semantics | loses acknowledged writes when a primary's AZ dies |
-| pysyncobj | the PyPI library on the simulated network, its journal and dump on the simulated disk | see docs/track-record.md |
+* **azimuth**: `cluster/node.py` as it is. Loses nothing.
+* **async**: a primary, asynchronous replicas, failover to the most advanced one, which is ElastiCache's way.
+  Loses acknowledged writes when a primary's AZ dies.
+* **pysyncobj**: the PyPI library on the simulated network, its journal and dump on the simulated disk. What was
+  found is in docs/track-record.md.
 """
 
 from collections.abc import Sequence

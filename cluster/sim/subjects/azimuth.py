@@ -1,4 +1,4 @@
-"""The product itself: `cluster/node.py`, unchanged, with everything above and below it that is not a shell."""
+"""The product itself: `cluster/node.py`, unchanged, with all above and below it that is not a shell."""
 
 from cluster.engine.model import ModelEngine
 from cluster.errors import ReplyError
