@@ -30,7 +30,7 @@ Left out: engines whose COMMAND has no key specifications (Redis 6.2), and comma
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from cluster.errors import CrossSlot, EngineError, Err
 from cluster.front.resp import strict_integer
@@ -407,6 +407,10 @@ _FRONT_OWN: Final = (
 class CommandTable:
     """All commands of an engine, found by name in any spelling."""
 
+    _last: ClassVar[tuple[object, "CommandTable"] | None] = (
+        None  # the reply that was read last, and its table
+    )
+
     def __init__(self, specs: Iterable[CommandSpec]) -> None:
         self.specs: dict[str, CommandSpec] = {spec.name: spec for spec in sorted(specs, key=lambda s: s.name)}
         self._spellings: dict[bytes, CommandSpec] = {}
@@ -422,15 +426,19 @@ class CommandTable:
         """
         if not isinstance(reply, list) or not reply:
             raise EngineError("the engine's reply to COMMAND is not a list of commands")
+        if cls._last is not None and cls._last[0] is reply:
+            return cls._last[1]  # a model engine's table is one object: many nodes of a simulation share it
         try:
             known = {entry[0] for entry in reply}
             own = (entry for entry in _FRONT_OWN if entry[0] not in known)
-            return cls(_read_command(entry) for entry in (*reply, *own))
+            table = cls(_read_command(entry) for entry in (*reply, *own))
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise EngineError(
                 "the engine's reply to COMMAND is not that of Redis 7 or Valkey "
                 f"({type(error).__name__}: {error})"
             ) from error
+        cls._last = (reply, table)
+        return table
 
     def __len__(self) -> int:
         return len(self.specs)

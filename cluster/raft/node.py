@@ -5,10 +5,10 @@ pipelining (10.2), the commit rule (3.6.2), leader lease and read rounds (6.4), 
 learners (4.2.1).
 
 Rules worth knowing before reading on
-* **Promise.** A node that heard from a leader refuses votes and pre-votes for `election_timeout_min`, in
-  absolute time, unless the leader itself asked for the election. So does a leader, until check-quorum deposes
-  it. After a restart it cannot remember whom it promised, so it refuses for the same time from its start.
-  Leases rest on this.
+* **Promise.** A node that heard from a leader refuses votes and pre-votes for `election_timeout_min`, both in
+  absolute time and on the tick clock (so a clock that jumps ahead breaks no promise), unless the leader
+  itself asked for the election. So does a leader, until check-quorum deposes it. After a restart it cannot
+  remember whom it promised, so it refuses for the same time from its start. Leases rest on this.
 * **Patience.** The election timer counts ticks, each capped at two tick lengths: a process that was itself
   stopped does not blame the leader on waking. Check-quorum and transfers use the same clock.
 * **Durable before said.** Nothing that speaks of our term, vote or log leaves before it is durable, with two
@@ -108,6 +108,7 @@ class RaftNode:
         self._election_timeout_us = self._draw_election_timeout()
         remembers = self.term > 0 or self._log.last_index > 0
         self._promise_until_us = now_us + self._promise_us if remembers else now_us
+        self._promise_ticked_us = self._promise_us if remembers else 0
 
         self._votes: dict[NodeId, bool] = {}  # of the campaign under way
         self._progress: dict[NodeId, Progress] = {}  # leader only
@@ -218,7 +219,7 @@ class RaftNode:
             self._tick_leader()
             return
         self._election_elapsed_us += ticked_us
-        if self._election_elapsed_us >= self._election_timeout_us and self._now_us >= self._promise_until_us:
+        if self._election_elapsed_us >= self._election_timeout_us and not self._has_promised():
             self._on_election_timeout()
 
     def step(self, from_node: NodeId, message: Message, now_us: int) -> None:
@@ -362,6 +363,7 @@ class RaftNode:
         """A leader of our term spoke: be patient, and keep the promise from now on."""
         self._election_elapsed_us = 0
         self._promise_until_us = self._now_us + self._promise_us
+        self._promise_ticked_us = self._ticked_us + self._promise_us
         if not self._heard_of_leader:
             # The first timeout was drawn for a new group (`preferred`, `yield_ms`); from now on it is the
             # usual one.
@@ -374,7 +376,11 @@ class RaftNode:
 
     def _has_promised(self) -> bool:
         """Votes are refused now, for the sake of a leader that may hold a lease."""
-        return self.role is Role.LEADER or self._now_us < self._promise_until_us
+        return (
+            self.role is Role.LEADER
+            or self._now_us < self._promise_until_us
+            or self._ticked_us < self._promise_ticked_us
+        )
 
     # ── roles ───────────────────────────────────────────────────────────────────────────────────────────────
 

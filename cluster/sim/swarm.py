@@ -175,6 +175,27 @@ def _leader(sim: "Simulation", pick: float) -> Sequence[Machine]:
     return (leaders[int(pick * len(leaders))],) if leaders else ()
 
 
+def _pair(sim: "Simulation", pick: float) -> Sequence[Machine]:
+    """A leader and another member of its shard: a bridge remains between them."""
+    leader = _leader(sim, pick)
+    others = [machine for machine in sim.machines_in_order if leader and machine.shard == leader[0].shard]
+    others = [machine for machine in others if machine is not leader[0]]
+    return (leader[0], others[int(pick * 1_000_003) % len(others)]) if others else ()
+
+
+def _cut_pair(sim: "Simulation", machines: Sequence[Machine], fault: PlannedFault) -> Undo:
+    """Both ways, or one: then only one of them is deaf."""
+    first, second = machines[:1], machines[1:]
+    undo = [sim.faults.cut(first, second)] if fault.amount < 0.75 else []
+    undo += [sim.faults.cut(second, first)] if fault.amount > 0.25 else []
+
+    def mend() -> None:
+        for each in undo:
+            each()
+
+    return mend
+
+
 def _isolate(sim: "Simulation", machines: Sequence[Machine], fault: PlannedFault) -> Undo:
     directions = ("both", "both", "in", "out")
     direction = directions[int(fault.amount * 1_000_003) % 4]
@@ -203,6 +224,7 @@ FAULTS: dict[str, tuple[Targets, Act]] = {
     "suspend": (_az_or_one, _suspend),
     "isolate": (_az_or_one, _isolate),
     "split": (_some, _isolate),
+    "cut_pair": (_pair, _cut_pair),
     "clog": (_az_or_one, lambda sim, machines, fault: sim.faults.clog(machines)),
     "slow": (_az_or_one, lambda sim, machines, fault: sim.faults.slow(machines, int(fault.amount * 300_000))),
     "lossy": (
@@ -219,6 +241,10 @@ FAULTS: dict[str, tuple[Targets, Act]] = {
     "fail_sync": (_one, lambda sim, machines, fault: sim.faults.fail_sync(machines[0])),
     "rot": (_victim, lambda sim, machines, fault: sim.faults.rot(machines[0])),
     "misdirect": (_victim, lambda sim, machines, fault: sim.faults.misdirect(machines[0])),
+    "clock_jump": (
+        _az_or_one,
+        lambda sim, machines, fault: sim.faults.jump_clock(machines, int(fault.amount**3 * 10_000_000)),
+    ),
     "wall_jump": (
         _az_or_one,
         lambda sim, machines, fault: sim.faults.jump_wall(

@@ -490,3 +490,21 @@ def test_three_nodes_agree_on_a_thousand_entries_through_a_small_window() -> Non
     cluster.run(100)
     logs = [[entry.payload for entry in member.applied] for member in members]
     assert logs[0] == logs[1] == logs[2] == [b"", *(b"%d" % n for n in range(1000))]
+
+
+def test_a_clock_that_jumps_ahead_breaks_no_promise_to_the_leader() -> None:
+    """The leader's lease counts on it. A promise in absolute time alone would be over after such a jump."""
+    peer = Peer()
+    heartbeat = AppendEntries(Term(1), Index(0), Term(0), (), Index(0), 1)
+    peer.node.step(B, heartbeat, 0)
+    peer.settle()
+    jumped = 3_600_000 * MS
+    peer.node.tick(jumped)
+    peer.node.step(C, RequestVote(Term(2), Index(9), Term(1), pre_vote=True), jumped)
+    peer.node.step(C, RequestVote(Term(2), Index(9), Term(1)), jumped)
+    replies = [message for _, message in peer.settle() if isinstance(message, VoteResponse)]
+    assert replies == [VoteResponse(Term(1), False, pre_vote=True)]
+    for tick in range(1, 20):
+        peer.node.tick(jumped + tick * 10 * MS)
+    peer.node.step(C, RequestVote(Term(2), Index(9), Term(1), pre_vote=True), jumped + 200 * MS)
+    assert (C, VoteResponse(Term(2), True, pre_vote=True)) in peer.settle()
