@@ -457,7 +457,7 @@ class Session:
             self._wait_until_us = self._host.wait_deadline_us()
         elif now_us >= self._wait_until_us:
             if self._transaction is not None and command.args[0].lower() == b"exec":
-                self._end_transaction()  # not at an earlier command: those behind it are still the transaction's
+                self._end_transaction()  # at no earlier command: those behind it are the transaction's
             raise ClusterDown("The shard has no serving primary")
         self._hold(command, Stall.UNAVAILABLE)
 
