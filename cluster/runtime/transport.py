@@ -127,6 +127,13 @@ class Link:
         self._wake.set()
         return True
 
+    def clear(self) -> int:
+        """Drop what is queued; returns how many messages that were."""
+        count = len(self.queued)
+        self.queued.clear()
+        self.queued_bytes = 0
+        return count
+
     def next_frame(self) -> bytes:
         """Everything queued, within a frame's size."""
         messages = [self.queued.popleft()]
@@ -147,7 +154,7 @@ class Link:
     async def write_all(self, on_frame_sent: Callable[[int], None]) -> None:
         write = self._stream.write
         while True:
-            if not self.queued:
+            while not self.queued:  # whoever woke us may have taken it back since
                 self._wake.clear()
                 await self._wake.wait()
             frame = self.next_frame()
@@ -268,9 +275,7 @@ class PeerTransport:
         for node in sorted(nodes):
             link = self._links.get(node)
             if link is not None:
-                self.counters["messages_dropped"] += len(link.queued)
-                link.queued.clear()
-                link.queued_bytes = 0
+                self.counters["messages_dropped"] += link.clear()
 
     def connected(self, peer: NodeId) -> bool:
         return peer in self._links and peer not in self._blocked

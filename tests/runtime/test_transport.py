@@ -319,6 +319,37 @@ def test_blocked_peers_get_nothing_and_are_heard_of_nothing_until_healed(blockin
     run(test)
 
 
+def test_a_writer_that_was_woken_for_a_queue_that_was_then_cut_off_waits_for_the_next_message() -> None:
+    """`set_blocked` may clear the queue between the wake-up and the writer's turn."""
+
+    class Stream:
+        def __init__(self) -> None:
+            self.frames: list[bytes] = []
+
+        async def read(self) -> Any: ...
+
+        async def write(self, data: bytes) -> None:
+            self.frames.append(data)
+
+    async def test() -> None:
+        stream = Stream()
+        link = Link(B, 1, stream)
+        sizes: list[int] = []
+        writer = asyncio.create_task(link.write_all(sizes.append))
+        await asyncio.sleep(0)
+        assert link.push(b"cut off")
+        link.clear()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not writer.done()
+        assert link.push(encode_message(word(1)))
+        await until(lambda: bool(stream.frames))
+        assert decode_frame(stream.frames[0]).messages == [word(1)]
+        writer.cancel()
+
+    run(test)
+
+
 def test_a_peer_that_does_not_read_fills_the_queue_to_its_bounds_and_no_further() -> None:
     async def test() -> None:
         ports = two_ports()
