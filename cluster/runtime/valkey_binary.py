@@ -32,11 +32,14 @@ def find_engine(path: str | None) -> Path:
     if path is None:
         return _bundled_engine()
     found = path if os.sep in path else shutil.which(path)
+    if found is not None and Path(found).is_dir():
+        raise EngineError(f"engine {path!r}: is a directory")
     if found is None or not Path(found).is_file():
         raise EngineError(f"engine {path!r}: no such file")
     if not os.access(found, os.X_OK):
         raise EngineError(f"engine {path!r}: not executable")
-    return Path(found).resolve()
+    # Not resolved: one file may be two programs by its name, as Debian's redis-server and redis-check-rdb.
+    return Path(found).absolute()
 
 
 def _bundled_engine() -> Path:

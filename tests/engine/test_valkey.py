@@ -321,8 +321,26 @@ def test_a_missing_engine_is_one_clear_line(tmp_path: Path) -> None:
         find_engine(str(tmp_path / "nothing"))
     with pytest.raises(EngineError, match="no such file"):
         find_engine("no-such-engine-on-path")
-    with pytest.raises(EngineError, match="no such file"):
+    with pytest.raises(EngineError, match="is a directory"):
         find_engine(str(tmp_path))
+
+
+def test_a_program_that_goes_by_its_name_is_run_under_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's redis-server is a symbolic link to redis-check-rdb: one file, told apart by argv[0]."""
+    real = tmp_path / "redis-check-rdb"
+    real.write_text(
+        '#!/bin/sh\n[ "$(basename "$0")" = redis-server ] && echo "Redis server v=7.2.4 sha=0:0"\n'
+    )
+    real.chmod(0o755)
+    link = tmp_path / "redis-server"
+    link.symlink_to(real.name)
+    assert check_engine(find_engine(str(link))) == "Redis 7.2.4"
+    monkeypatch.chdir(tmp_path)
+    assert find_engine("./redis-server") == link
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_engine("redis-server") == link
 
 
 def test_a_file_that_cannot_be_executed_is_one_clear_line(tmp_path: Path) -> None:
