@@ -9,7 +9,7 @@ Rules kept here:
 2. A failed write or fsync ends the process (exit code 74); a corrupt log never starts (65).
 3. The clock is CLOCK_BOOTTIME: it goes on while the process is stopped and while the machine is suspended,
    so a lease cannot outlive either. Elsewhere than on Linux it is the monotonic clock.
-4. SIGTERM and SIGINT end the engine, seal the log and exit 0.
+4. SIGTERM, SIGINT and SIGHUP end the engine, seal the log and exit 0.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -134,7 +135,11 @@ class ClientConnection(asyncio.Protocol):
 
 
 class NodeProcess:
-    """`Host` for one node on an asyncio loop, and everything that has to be closed at the end."""
+    """`Host` for one node on an asyncio loop, and everything that has to be closed at the end.
+
+    Made without touching anything; `start` takes the addresses first and opens the log only then, so that a
+    node which cannot listen leaves no data behind.
+    """
 
     def __init__(self, config: ClusterConfig, node_id: NodeId, data: Path) -> None:
         self.config = config
@@ -145,16 +150,33 @@ class NodeProcess:
         self.started_us = now_us()
         self.stopped = asyncio.Event()
         self.exit_code = 0
+        self.isolated_from: tuple[str, ...] = ()
+        self.engine: ValkeyEngine | None = None
+        self._data = data
         self._last_tick_us = self.started_us
         self._late_ticks = 0
         self._ticks = 0
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        binary = None if self.spec.journal_only else find_engine(config.engine_path)
+        self._binary = None if self.spec.journal_only else find_engine(config.engine_path)
+        self._client_server: asyncio.Server | None = None
+        self._opened = False  # `wal` and `node` exist
+        self.transport = PeerTransport(
+            node_id=node_id,
+            cluster_id=self.topology.cluster_id,
+            listen=(self.spec.host, self.spec.peer_port),
+            peers={
+                node.id: f"{node.host}:{node.peer_port}" for node in self.topology.nodes if node.id != node_id
+            },
+            on_messages=lambda peer, messages: self.node.on_peer_messages(peer, messages),
+            log=self.log,
+        )
+
+    def _open(self) -> None:
+        """The log, and the node that lives from it. Raises ConfigError, WalCorrupt, WalFailed."""
+        node_id, config, data, binary = self.spec.id, self.config, self._data, self._binary
+        _make_directory(data)
         identity = f"{self.topology.cluster_id}/{node_id}"
         self.wal = Wal.open(data / "wal", identity=identity, log=self.log)
         self.wal.start(self.loop.call_soon_threadsafe, self._on_disk_failed)
-
-        self.engine: ValkeyEngine | None = None
 
         def make_engine(node: Node) -> ValkeyEngine:
             assert binary is not None
@@ -183,18 +205,7 @@ class NodeProcess:
             rng=random.Random(f"{node_id}{os.getpid()}{self.started_us}"),
             log=self.log,
         )
-        self.transport = PeerTransport(
-            node_id=node_id,
-            cluster_id=self.topology.cluster_id,
-            listen=(self.spec.host, self.spec.peer_port),
-            peers={
-                node.id: f"{node.host}:{node.peer_port}" for node in self.topology.nodes if node.id != node_id
-            },
-            on_messages=self.node.on_peer_messages,
-            log=self.log,
-        )
-        self.isolated_from: tuple[str, ...] = ()
-        self._client_server: asyncio.Server | None = None
+        self._opened = True
 
     # -- Host ------------------------------------------------------------------------------------------
 
@@ -218,21 +229,33 @@ class NodeProcess:
     # -- life ------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        """Raises ConfigError, WalCorrupt, WalFailed; `close` is due in any case."""
         self.loop.set_exception_handler(self._on_loop_exception)
         admin = AdminService(self)
-        if not self.spec.journal_only:
-            try:
-                self._client_server = await self.loop.create_server(
-                    lambda: ClientConnection(self.node), self.spec.host, self.spec.port, backlog=1024
-                )
-            except OSError as error:
-                raise ConfigError(
-                    f"cannot listen on {self.spec.host}:{self.spec.port}: {os.strerror(error.errno or 0)}"
-                ) from None
-        await self.transport.start(lambda server: register_admin(server, admin))
+        clients = None if self.spec.journal_only else _bind(self.spec.host, self.spec.port)
+        try:
+            await self.transport.bind(lambda server: register_admin(server, admin))
+            self._open()
+            if clients is not None:
+                self._client_server = await self._listen(clients)
+        except BaseException:
+            if clients is not None:
+                clients.close()
+            raise
+        await self.transport.start()
         self.node.start()
         self._tick()
         self.log.info("node_started", port=self.spec.port, peer_port=self.spec.peer_port, pid=os.getpid())
+
+    async def _listen(self, bound: socket.socket) -> asyncio.Server:
+        try:
+            return await self.loop.create_server(
+                lambda: ClientConnection(self.node), sock=bound, backlog=1024
+            )
+        except OSError as error:  # somebody else bound it at the same time, and listened first
+            raise ConfigError(
+                f"cannot listen on {self.spec.host}:{self.spec.port}: {os.strerror(error.errno or 0)}"
+            ) from None
 
     def _tick(self) -> None:
         if self.stopped.is_set():
@@ -261,11 +284,13 @@ class NodeProcess:
             self.stopped.set()
 
     async def close(self) -> None:
-        self.node.stop()
+        if self._opened:
+            self.node.stop()
         if self._client_server is not None:
             self._client_server.close()
         await self.transport.close()
-        self.wal.close()
+        if self._opened:
+            self.wal.close()
         self.log.info("node_stopped", exit_code=self.exit_code)
 
     @property
@@ -311,6 +336,33 @@ class NodeProcess:
             os._exit(exit_code)
 
 
+def _bind(host: str, port: int) -> socket.socket:
+    """A bound socket. It does not listen yet, so that clients go elsewhere while the log is being opened.
+    Raises ConfigError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return bound
+
+
+def _make_directory(path: Path) -> None:
+    """Raises ConfigError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(f"--data {path}: not a directory") from None
+    except OSError as error:
+        raise ConfigError(f"--data {path}: {error.strerror}") from None
+
+
 def replication_id(cluster_id: str, shard: str) -> str:
     """The 40 hex digits under which a shard's effect stream is known to all its engines."""
     return hashlib.sha1(f"{cluster_id}/{shard}".encode()).hexdigest()
@@ -335,8 +387,10 @@ def configure_logging() -> None:
 async def serve(config: ClusterConfig, node_id: NodeId, data: Path) -> int:
     process = NodeProcess(config, node_id, data)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, process.stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # Also in place of a handler that raises: uvloop does not survive one. `nohup` is obeyed.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, process.stop)
     try:
         await process.start()
         # What exists now lives as long as the process: keep it out of every later collection.
@@ -344,10 +398,26 @@ async def serve(config: ClusterConfig, node_id: NodeId, data: Path) -> int:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         await process.stopped.wait()
+    except Exception as error:
+        process.exit_code = exit_code_of(error)
+        raise
     finally:
         process.stopped.set()
         await process.close()
     return process.exit_code
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What a node that ends with this error tells its supervisor (docs/operations.md)."""
+    match error:
+        case WalCorrupt():
+            return EXIT_CORRUPT
+        case ConfigError() | EngineError():
+            return EXIT_USAGE
+        case WalFailed():
+            return EXIT_DISK
+        case _:
+            return EXIT_BUG
 
 
 def run(config_path: Path, node_id: str, data: Path | None) -> int:
@@ -374,21 +444,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         return run(options.config, options.node, options.data)
-    except WalCorrupt as error:
+    except (AzimuthError, grpc.RpcError) as error:
         print(f"azimuth: {error}", file=sys.stderr)
-        return EXIT_CORRUPT
-    except (ConfigError, EngineError) as error:
-        print(f"azimuth: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except WalFailed as error:
-        print(f"azimuth: {error}", file=sys.stderr)
-        return EXIT_DISK
-    except AzimuthError as error:
-        print(f"azimuth: {error}", file=sys.stderr)
-        return EXIT_BUG
-    except grpc.RpcError as error:
-        print(f"azimuth: {error}", file=sys.stderr)
-        return EXIT_BUG
+        return exit_code_of(error)
 
 
 if __name__ == "__main__":

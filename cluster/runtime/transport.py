@@ -215,9 +215,10 @@ class PeerTransport:
             "refusals": 0,
         }
 
-    async def start(self, extra_services: Callable[[aio.Server], None] | None = None) -> None:
-        """Listen and dial. `extra_services` registers further services on the same server. Raises
-        ConfigError if the address cannot be had. `port` is the real one afterwards, if 0 was asked for."""
+    async def bind(self, extra_services: Callable[[aio.Server], None] | None = None) -> None:
+        """Take the address; nobody is answered yet. `extra_services` registers further services on the same
+        server. Raises ConfigError if the address cannot be had. `port` is the real one afterwards, if 0 was
+        asked for."""
         server = aio.server(options=_SERVER_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(self._exchange)  # without serializers: bytes
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
@@ -231,8 +232,14 @@ class PeerTransport:
         if self.port == 0:
             await server.stop(None)
             raise ConfigError(f"cannot listen on {host}:{port} for other nodes: is the port in use?")
-        await server.start()
         self._server = server
+
+    async def start(self, extra_services: Callable[[aio.Server], None] | None = None) -> None:
+        """Listen and dial; binds first if that was not done. Raises ConfigError as `bind` does."""
+        if self._server is None:
+            await self.bind(extra_services)
+        assert self._server is not None
+        await self._server.start()
         self._dialers = [
             asyncio.create_task(self._dial_forever(peer), name=f"dial {peer}")
             for peer in sorted(self._peers)
