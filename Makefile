@@ -3,7 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench proto clean
+SEED ?= 42
+SEEDS ?= 0..300
+BATCH := 1000
+
+.PHONY: demo test check bench sim sweep soak proto clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +32,23 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed
 	$(BIN)/azimuth bench
+
+# One run of the simulator: make sim SEED=42.
+sim: $(VENV)/.installed
+	$(BIN)/azimuth sim run --seed $(SEED)
+
+# Many: make sweep SEEDS=0..10000.
+sweep: $(VENV)/.installed
+	$(BIN)/azimuth sim sweep --seeds $(SEEDS)
+
+# Ever new seeds, in batches, until Ctrl-C. The commands that repeat failing ones gather in failing-seeds.txt.
+soak: $(VENV)/.installed
+	@first=$$(date +%s)000; while true; do \
+		$(BIN)/azimuth sim sweep --keep-going --failures-to failing-seeds.txt \
+			--seeds $$first..$$((first + $(BATCH))); \
+		code=$$?; if [ $$code -gt 1 ]; then exit $$code; fi; \
+		first=$$((first + $(BATCH))); \
+	done
 
 # Regenerates cluster/runtime/pb from proto/*.proto.
 proto: $(VENV)/.installed-dev

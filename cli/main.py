@@ -21,6 +21,8 @@ import click
 from rich.console import Console
 from rich.live import Live
 
+from cli.scenario import scenario_group
+from cli.sim import sim_group
 from cluster.errors import AzimuthError
 from cluster.runtime.admin_client import AdminClient
 from cluster.runtime.launcher import Launcher, Progress, tail
@@ -503,6 +505,10 @@ def bench(only: str | None, rounds: int, seconds: float, kills: int, as_json: bo
         for row in rows:
             if row["note"]:
                 console.print(f"{row['id']}: {row['note']}", style="dim", markup=False)
+
+
+cli.add_command(scenario_group)
+cli.add_command(sim_group)
 
 
 # -- words -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ data for certain if it hit a majority of a shard's disks; so a run has one AZ wh
 is a bug.
 """
 
+import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -121,7 +122,8 @@ class Faults:
 
         def unclog() -> None:
             order = list(links)
-            self.sim.fault_rng.shuffle(order)
+            # Its own chance: a fault that is left out must change no other draw.
+            random.Random(f"unclog {self.sim.config.seed} {self.sim.world.now}").shuffle(order)
             for place, (a, b) in enumerate(order):
                 self.sim.world.after(place * 5_000, lambda a=a, b=b: self.sim.network.unclog(a, b))  # type: ignore[misc]
 

@@ -109,8 +109,6 @@ def _check(config: SimConfig, where: str) -> None:
             raise ConfigError(f"{where}: {fault.kind}: pick or amount is not 0 … 1, or a time is negative")
     if not 0 <= config.victim < len(config.azs):
         raise ConfigError(f"{where}: victim {config.victim} is none of the {len(config.azs)} azs")
-    if (
-        not 0 <= config.delay_min_us <= config.delay_max_us
-        or not 0 <= config.sync_min_us <= config.sync_max_us
-    ):
-        raise ConfigError(f"{where}: a delay or a sync has a minimum above its maximum, or below 0")
+    for least, most in ((config.delay_min_us, config.delay_max_us), (config.sync_min_us, config.sync_max_us)):
+        if not 0 <= least <= most:
+            raise ConfigError(f"{where}: {least} to {most} us is no time that a message or a sync can take")

@@ -212,7 +212,7 @@ class _Shrinker:
 
     def _shorten(self) -> None:
         most, least = self._config.duration_us // DURATION_STEP_US, 0
-        while most - least > most // 20:
+        while most - least > max(1, most // 20):
             middle = (most + least) // 2
             config = replace(self._config, duration_us=middle * DURATION_STEP_US)
             if self._keeps_failing(config, f"{middle * DURATION_STEP_US // 1000} ms"):

@@ -134,6 +134,7 @@ class Simulation:
         self.first_ack_after: dict[ShardId, int] = {}
         self.cut_off: set[NodeId] = set()  # a minority that nobody reaches any more
         self.minority_acked = 0  # what it let out all the same
+        self.elected_after_us = 0  # in the liveness phase
         self._outage_began: dict[ShardId, int] = {}
         self._longest_outage_us = 0
         self.acks_from = 1 << 62  # a true time: acknowledgements of operations begun later are noted
@@ -185,7 +186,7 @@ class Simulation:
 
     def on_process_ended(self, machine: Machine, process: SimProcess, ending: Ending) -> None:
         self.trace.event(machine.id, "process_ended", {"how": ending.value})
-        reset = ending is not Ending.POWER and self.fault_rng.random() < 0.8
+        reset = ending is not Ending.POWER and process.rng.random() < 0.8
         for transport, _ in process.sessions:
             transport.on_process_ended(reset=reset)  # type: ignore[attr-defined]  # all are client.Connection
         if machine.wanted and (ending is not Ending.BUG or not self._fatal):
@@ -356,6 +357,12 @@ class Simulation:
         self.trace.phase(f"liveness: {' '.join(sorted(quorum))} healed")
         healed = [machine for machine in self.machines_in_order if machine.az in quorum]
         self._heal(healed)
+        # Two things that no consensus can see: a leader in the hostile rest that its followers hear and
+        # clients don't, and one whose engine hangs (it is given ten seconds, for a script may take long).
+        self.client_cut.clear()
+        for machine in self.machines_in_order:
+            if machine.process is not None:
+                machine.process.wake_engine()
         self.acks_from = self.world.now
         began = self.world.now
         self.first_ack_after = {}
@@ -364,14 +371,32 @@ class Simulation:
         client = SimClient(self, self._reader_number, random.Random(f"probe {self.config.seed}"))
         probe = Driver(client, self._probe_workload(), 50.0, 64, probe=True)
         probe.start()
+        elected = self.go(self.elect_deadline_us(), self._every_shard_led)
+        self.elected_after_us = self.world.now - began
+        if not elected:
+            missing = [shard.id for shard in self.topology.shards if not self._led(shard.id)]
+            self._fail_unserved(missing, "elected nobody", began)
         served = self.go(self.serve_deadline_us(), self._every_shard_acked)
         probe.stop()
         if not served:
-            missing = sorted(set(self.serving_nodes) - set(self.first_ack_after))
-            ms = (self.world.now - began) // 1000
-            self._fail_liveness(
-                f"{' '.join(missing)} took no write within {ms} ms although a quorum was healed"
+            self._fail_unserved(
+                sorted(set(self.serving_nodes) - set(self.first_ack_after)), "took no write", began
             )
+
+    def _fail_unserved(self, shards: Sequence[str], what: str, began: int) -> None:
+        ms = (self.world.now - began) // 1000
+        self._fail_liveness(f"{' '.join(shards)} {what} within {ms} ms although a quorum was healed")
+
+    def _led(self, shard: ShardId) -> bool:
+        """Some node leads and has had an entry of its own term committed."""
+        return any(
+            machine.process is not None and not machine.process.paused and machine.node.established
+            for node in self.topology.shard(shard).nodes
+            if (machine := self.machines[node.id]).node is not None
+        )
+
+    def _every_shard_led(self) -> bool:
+        return all(self._led(shard.id) for shard in self.topology.shards)
 
     def _holds_quorums(self, azs: Sequence[str]) -> bool:
         """Of every shard these AZs hold a majority of the members, and one with an engine among them."""
@@ -388,18 +413,21 @@ class Simulation:
     def _every_shard_acked(self) -> bool:
         return len(self.first_ack_after) == len(self.serving_nodes)
 
-    def serve_deadline_us(self) -> int:
-        """Three election timeouts, after what is not consensus: processes and engines starting, a client
-        finding the primary, and disks and links as slow as this run drew them."""
+    def elect_deadline_us(self) -> int:
+        """Three election timeouts, and a dozen syncs and round trips as slow as this run drew them."""
         config = self.config
         timeout_us = config.raft.election_timeout_max_ms * 1000
         reluctant = timeout_us if any(node.journal_only for node in self.topology.nodes) else 0
-        start_us = (
-            1_000_000 + config.engine_boot_us + config.restart_us
-        )  # REBOOT_BACKOFF_US twice, and the boot
-        slow_us = 20 * (config.sync_max_us + 2 * config.delay_max_us + 2 * config.turn_us)
+        slow_us = 12 * (config.sync_max_us + 2 * config.delay_max_us + 2 * config.turn_us)
+        return SERVE_TIMEOUTS * (timeout_us + reluctant) + slow_us
+
+    def serve_deadline_us(self) -> int:
+        """After an election: what is not consensus. An engine is replaced (twice `REBOOT_BACKOFF_US`) and
+        rebuilt, a client finds the primary after a lost connection and an unavailable one."""
+        config = self.config
+        start_us = 1_000_000 + config.engine_boot_us + config.restart_us
         find_us = config.op_timeout_us + config.unavailable_wait_us
-        return SERVE_TIMEOUTS * (timeout_us + reluctant) + start_us + slow_us + find_us + 2_000_000
+        return self.elect_deadline_us() + start_us + find_us + 2_000_000
 
     def _heal(self, machines: Sequence[Machine]) -> None:
         """Links among these work, their disks too, they run."""

@@ -37,7 +37,10 @@ def test_every_command_is_there() -> None:
     names = {" ".join(path) for path in commands(cli)}
     zone = {f"az {name}" for name in ("kill", "start", "pause", "resume", "isolate", "heal")}
     one = {f"node {name}" for name in ("kill", "start", "pause", "resume", "run")}
-    assert names == {"up", "down", "status", "logs", "demo", "bench", "az", "node", *zone, *one}
+    files = {f"scenario {name}" for name in ("list", "show", "check")}
+    simulator = {f"sim {name}" for name in ("run", "sweep", "shrink", "determinism")}
+    alone = {"up", "down", "status", "logs", "demo", "bench", "az", "node", "scenario", "sim"}
+    assert names == alone | zone | one | files | simulator
 
 
 @pytest.mark.parametrize("path", [(), *commands(cli)], ids=" ".join)

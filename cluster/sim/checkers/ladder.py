@@ -37,42 +37,39 @@ def falls(rungs: Sequence[Rung]) -> Iterator[tuple[Rung, Rung]]:
             if highest is None or ended[at].height > highest.height:
                 highest = ended[at]
             at += 1
-        if highest is not None and highest is not rung and rung.height < highest.height + rung.climbs:
+        if highest is not None and rung.height < highest.height + rung.climbs:
             yield highest, rung
 
 
 def unexplained(rungs: Sequence[Rung], taken: set[int], doubts: Sequence[Op]) -> tuple[int, Rung | None]:
-    """How many rungs nobody can have taken, and an operation that saw the state at or above the first.
+    """How many rungs nobody can have taken, and the operation that proves it for the lowest of them.
 
     `taken` are the heights whose writes are known, `doubts` the writes that may have taken one of the others.
     Each of those must have begun before anybody who saw the state at least that high had ended. Higher rungs
     leave more time, so giving the earliest writes to the lowest rungs is best.
     """
-    ends: dict[int, int] = {}
-    witness: dict[int, Rung] = {}
+    earliest: dict[int, Rung] = {}  # height -> who saw it and ended first
     for rung in rungs:
-        if rung.ended_us <= ends.get(rung.height, NEVER_US):
-            ends[rung.height] = rung.ended_us
-            witness[rung.height] = rung
-    heights = sorted(ends)
-    deadlines: list[int] = []  # the same from the top: when the first that stood at least so high had ended
+        if rung.ended_us <= earliest.setdefault(rung.height, rung).ended_us:
+            earliest[rung.height] = rung
+    heights = sorted(earliest)
+    proofs: list[Rung] = []  # from the top: who saw the state at least so high and ended first
     for height in reversed(heights):
-        deadlines.append(min(ends[height], deadlines[-1] if deadlines else NEVER_US))
+        proofs.append(min([earliest[height], *proofs[-1:]], key=lambda rung: rung.ended_us))
     begins = sorted(op.began_us for op in doubts)
-    used = missing = below = 0
-    sees_first: Rung | None = None
-    known = sorted(height for height in taken if height > 0)
-    at = 0
-    for height, deadline_us in zip(heights, reversed(deadlines), strict=True):
+    known = sorted(taken)
+    used = missing = below = at = 0
+    first_proof: Rung | None = None
+    for height, proof in zip(heights, reversed(proofs), strict=True):
         free = height - below
         while at < len(known) and known[at] <= height:
             free -= 1
             at += 1
         below = height
-        while free > 0 and used < len(begins) and begins[used] <= deadline_us:
+        while free > 0 and used < len(begins) and begins[used] <= proof.ended_us:
             used += 1
             free -= 1
         if free > 0:
             missing += free
-            sees_first = sees_first or witness[height]
-    return missing, sees_first
+            first_proof = first_proof or proof
+    return missing, first_proof

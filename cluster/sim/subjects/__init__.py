@@ -58,6 +58,11 @@ class SubjectNode(Protocol):
         ...
 
     @property
+    def established(self) -> bool:
+        """It leads, and a majority has agreed to something of its own: it can make progress."""
+        ...
+
+    @property
     def position(self) -> tuple[int, ...]:
         """How far it is; equal on all nodes of a shard when nothing happens any more."""
         ...

@@ -13,7 +13,7 @@ reply leaves and who may take over:
    replicas are further than it, then asks *all* nodes for a vote in a new epoch. A node votes once an epoch,
    durably (Redis: nodes.conf), only if it suspects that primary too, and not twice for one shard within a
    node timeout. The majority makes a primary; its config epoch is that epoch, and the highest epoch wins.
-   Epochs are numbered so that each belongs to one shard: elections of two shards never take each other's votes.
+   Each epoch number belongs to one shard, so elections of two shards do not take each other's votes.
 4. **A primary that hears no majority** for a node timeout answers CLUSTERDOWN, until it has heard one for
    another node timeout. Until it notices it goes on acknowledging writes.
 5. **An old primary** that hears of a higher epoch becomes a replica, and resyncs: in full if it has anything
@@ -22,7 +22,7 @@ reply leaves and who may take over:
    empty and resyncs in full, so a power cut of all loses everything. `appendfsync everysec` would keep all
    but the last second of it; left out, since the loss would be of the same kind.
 7. **Empty nodes** lead only if all members of the shard are there and empty, or if nobody who holds data was
-   heard of for `empty_wait_us`. And a restarted primary never claims its shard again by itself, which Redis
+   heard of for `empty_wait_us`. A restarted primary never claims its shard again by itself, which Redis
    without persistence does, a known way to empty all replicas. Both favour this subject.
 
 In Redis masters alone vote, each for the others' shards, and a failure is first agreed on by gossip; here
@@ -35,103 +35,36 @@ min-replicas-to-write, WAIT.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 
 from cluster.az.topology import NodeSpec
 from cluster.engine.model import ModelEngine
-from cluster.errors import ClusterDown, Moved, ReadOnly
-from cluster.front.answers import ANSWERS
-from cluster.front.commands import CommandSpec, CommandTable
-from cluster.front.lane import ClientLane
-from cluster.front.session import Route, Session
+from cluster.front.commands import CommandTable
+from cluster.front.session import Session
 from cluster.raft.messages import HardState
-from cluster.shard.shard_map import Leadership, ShardMap
+from cluster.shard.shard_map import ShardMap
 from cluster.sim.process import SimProcess
 from cluster.sim.subjects import ClientSession, ClientTransport
+from cluster.sim.subjects.async_front import AsyncFront
+from cluster.sim.subjects.async_messages import (
+    AsyncConfig,
+    Effects,
+    HandOver,
+    Ping,
+    Role,
+    Sync,
+    Vote,
+    VoteRequest,
+)
 from cluster.sim.subjects.async_stream import NOTHING, EffectStream, Standing
-from cluster.types import NodeId, Offset, ShardId, Slot, Term
+from cluster.types import NodeId, Offset, ShardId, Term
 
 POLL_US = 1_000
 REBOOT_US = 500_000
 
 
-@dataclass(frozen=True, slots=True)
-class AsyncConfig:
-    """Redis Cluster's knobs, shorter than its defaults (15 s): a run of ten seconds shall see failovers."""
-
-    node_timeout_us: int = 500_000
-    ping_us: int = 100_000
-    election_delay_us: int = 50_000  # so that the others suspect the primary as well
-    election_spread_us: int = 100_000
-    rank_delay_us: int = 250_000  # for each replica that is further
-    resync_us: int = 200_000  # unanswered, or without news though behind, a replica asks again
-    empty_wait_us: int = 5_000_000
-
-
-# -- messages ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    epoch: int  # the highest that the sender knows
-    claims: tuple[Leadership, ...]  # (shard, config epoch, primary), as far as the sender knows
-    primary: bool  # the sender is one
-    standing: Standing
-
-
-@dataclass(frozen=True, slots=True)
-class VoteRequest:
-    epoch: int
-    shard: ShardId
-    known: int  # config epoch of the primary that the sender wants to replace
-    forced: bool  # CLUSTER FAILOVER: that primary agrees
-
-
-@dataclass(frozen=True, slots=True)
-class Vote:
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sync:
-    """Replica to primary: I stand here, go on from there."""
-
-    number: int  # echoed, so that an old answer is known as such
-    standing: Standing
-
-
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """Primary to replica: an answer to Sync, or (number 0) what has just been executed."""
-
-    number: int
-    epoch: int  # config epoch of the sender
-    full: bool  # throw away what you have
-    start: int
-    units: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HandOver:
-    """CLUSTER FAILOVER: clients wait, this is all there is; take over once you have it."""
-
-    epoch: int
-    end: int
-
-
-class Role(Enum):
-    REPLICA = "replica"  # also: nobody's replica yet, and witnesses
-    PROMOTING = "promoting"  # elected; the engine has not applied everything yet
-    PRIMARY = "primary"
-
-
-# -- the node ----------------------------------------------------------------------------------------------
-
-
 class AsyncNode:
-    """A `SubjectNode`, and for its parts `SessionHost`, `NodeView` and `EngineEvents`."""
+    """A `SubjectNode`; for its engine the `EngineEvents`."""
 
     def __init__(self, process: SimProcess, config: AsyncConfig) -> None:
         self.node_id = process.id
@@ -139,35 +72,32 @@ class AsyncNode:
         self.spec: NodeSpec = process.spec
         self.shard = self.topology.shard(self.spec.shard)
         self.shard_map = ShardMap(self.topology)
-        self.table: CommandTable | None = None
-        self.sessions: dict[int, Session] = {}
-        self.engine_version = ""
+        self.front = AsyncFront(self, process)
         self.role = Role.REPLICA
         self.stream = EffectStream()
         self._process = process
         self._config = config
         self._log = process.log
+        self._engine = None if self.spec.journal_only else process.make_engine(self)
+        self._up = self._engine is None  # Redis is one process: with its engine a node is down, and silent
         self._peers = sorted(node.id for node in self.topology.nodes if node.id != self.node_id)
         self._mates = [
             node.id for node in self.shard.nodes if node.id != self.node_id and not node.journal_only
         ]
         self._majority = len(self.topology.nodes) // 2 + 1
-        self._engine = None if self.spec.journal_only else process.make_engine(self)
         self._started_at = self._empty_since = process.now_us()
         # the cluster as this node sees it
         assert process.wal is not None
         shards = [shard.id for shard in self.topology.shards]
         self._ordinal = shards.index(self.shard.id)
         self._hard_state = process.wal.hard_state  # the vote in the highest epoch, of any life
-        self._voted = dict.fromkeys(
-            shards, self._hard_state.term
-        )  # shard -> no vote up to this epoch any more
+        self._voted = dict.fromkeys(shards, self._hard_state.term)  # no vote up to this epoch any more
         self._voted_at: dict[ShardId, int] = {}
         self.epoch = max(self._hard_state.term, len(shards))  # the highest that it knows
         self._heard = dict.fromkeys(self._peers, self._started_at)
         self._standings: dict[NodeId, Standing] = {}
         self._is_primary: dict[NodeId, bool] = {}  # what it said of itself
-        self._down = False
+        self.down = False
         self._majority_since: int | None = None  # while down: since when it hears one again
         self._next_ping = 0
         self._ping_asked = False  # it leaves when the engine answers
@@ -197,10 +127,6 @@ class AsyncNode:
         self._applied = Offset(0)
         self._asked = 0  # offsets asked for and not told yet
         self._stale_answers = 0  # so many of the next ones say nothing
-        # clients
-        self._lanes: dict[tuple[Route, int], ClientLane] = {}
-        self._waiting: list[Session] = []
-        self._session_count = 0
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -213,14 +139,17 @@ class AsyncNode:
             self._vote(epoch, self.shard.id, self.node_id, lambda: self._win(epoch))
 
     def on_tick(self) -> None:
-        now = self.now_us()
+        if self._up:
+            self._tick(self.now_us())
+        self.front.retry_waiting()
+
+    def _tick(self, now: int) -> None:
         self._watch_majority(now)
         if now >= self._next_ping:
             self._next_ping = now + self._config.ping_us
             self._ping_through_engine()
         if self._engine is not None:
             self._tick_member(now)
-        self._retry_waiting()
 
     def _tick_member(self, now: int) -> None:
         if self.role is Role.REPLICA:
@@ -231,6 +160,8 @@ class AsyncNode:
             self._tick_handover(now)
 
     def on_message(self, sender: NodeId, message: object) -> None:
+        if not self._up:
+            return
         self._heard[sender] = self.now_us()
         match message:
             case Ping():
@@ -259,14 +190,14 @@ class AsyncNode:
     def _watch_majority(self, now: int) -> None:
         """Rule 4."""
         if not self._hears_majority():
-            if not self._down:
+            if not self.down:
                 self._log.info("cluster_down")
-            self._down, self._majority_since = True, None
-        elif self._down:
+            self.down, self._majority_since = True, None
+        elif self.down:
             if self._majority_since is None:
                 self._majority_since = now
             waits = self._config.node_timeout_us if self.role is Role.PRIMARY else 0
-            self._down = now - self._majority_since < waits
+            self.down = now - self._majority_since < waits
 
     def _primary_gone(self, shard: ShardId) -> bool:
         leader = self.shard_map.last_leader(shard)
@@ -426,7 +357,7 @@ class AsyncNode:
         self._pushed = self.stream.end
         self._log.info("became_primary", epoch=self._claim, offset=offset)
         self._ping_all()
-        self._process.call_soon(self._retry_waiting)
+        self._process.call_soon(self.front.retry_waiting)
 
     def on_effects(self, data: bytes) -> None:
         if self.role is Role.PRIMARY:
@@ -458,7 +389,7 @@ class AsyncNode:
         if self.role is not Role.REPLICA:
             self._log.info("demoted", epoch=epoch, offset=self.stream.end)
             self.role, self._claim, self._successor = Role.REPLICA, 0, None
-            self._lose_lanes()
+            self.front.lose_lanes()
             if self._promote_sent:
                 assert self._engine is not None
                 self._promote_sent = self._feeding = self._ping_asked = False
@@ -508,6 +439,10 @@ class AsyncNode:
 
     # -- CLUSTER FAILOVER ------------------------------------------------------------------------------
 
+    @property
+    def hands_over(self) -> bool:
+        return self._successor is not None
+
     def transfer(self) -> bool:
         """Clients wait while the replica that is furthest gets the rest and is elected; not for longer than
         four node timeouts. As in Redis, a replica that hears of it late may still take over after that."""
@@ -522,11 +457,10 @@ class AsyncNode:
         assert self._successor is not None
         if now >= self._successor_until:
             self._successor = None
-        elif self._successor_until - now > 2 * self._config.node_timeout_us and not self._lanes_busy():
+            return
+        early = self._successor_until - now > 2 * self._config.node_timeout_us
+        if early and not self.front.lanes_busy() and not self._push_scheduled:
             self._process.send(self._successor, HandOver(self._claim, self.stream.end))
-
-    def _lanes_busy(self) -> bool:
-        return any(lane.busy for lane in self._lanes.values()) or self._push_scheduled
 
     def _on_hand_over(self, message: HandOver) -> None:
         if self.role is Role.REPLICA and message.epoch == self._followed:
@@ -552,8 +486,13 @@ class AsyncNode:
     # -- the engine ------------------------------------------------------------------------------------
 
     def on_booted(self, version: str, command_table: object) -> None:
-        self.engine_version = version
-        self.table = CommandTable.from_engine(command_table)
+        self.front.engine_version = version
+        self.front.table = CommandTable.from_engine(command_table)
+        self._up = True
+        self._started_at = self._empty_since = self.now_us()
+        self._heard = dict.fromkeys(self._peers, self._started_at)
+        self._standings.clear()
+        self._is_primary.clear()
 
     def on_feed_requested(self, offset: Offset | None) -> None:
         assert self._engine is not None
@@ -611,111 +550,47 @@ class AsyncNode:
         raise AssertionError("the model engine's tap does not break")
 
     def on_died(self, reason: str) -> None:
-        """Redis is one process: with the engine everything is gone but the votes."""
+        """With it everything is gone but the votes and the shard map, which Redis keeps in nodes.conf."""
         self._log.info("engine_died", reason=reason)
+        self._up = False
         self.role, self._claim, self._successor = Role.REPLICA, 0, None
         self._election = self._stand_at = self._handed = None
         self._feeding = self._promote_sent = self._ping_asked = self._wipe = self._syncing = False
         self._followed = self._asked = self._stale_answers = 0
         self._applied = self._fed = Offset(0)
         self.stream.clear()
-        self._empty_since = self.now_us()
-        self._lose_lanes()
-        self._ping_all()
+        self.front.lose_lanes()
         assert self._engine is not None
         self._process.call_later(REBOOT_US, self._engine.boot)
 
     # -- clients ---------------------------------------------------------------------------------------
 
     def open_session(self, transport: ClientTransport, address: str) -> ClientSession:
-        self._session_count += 1
-        session = Session(self._session_count, self, transport, address)
-        self.sessions[session.id] = session
-        return session
+        return self.front.open_session(transport, address)
 
     def close_session(self, session: ClientSession) -> None:
         assert isinstance(session, Session)
-        session.connection_lost()
-        self.sessions.pop(session.id, None)
+        self.front.close_session(session)
 
     def now_us(self) -> int:
         return self._process.now_us()
 
-    def wait_deadline_us(self) -> int:
-        return self.now_us() + self._process.sim.config.unavailable_wait_us
-
-    def add_waiting(self, session: Session) -> None:
-        self._waiting.append(session)
-
-    def _retry_waiting(self) -> None:
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for session in waiting:
-                session.retry()  # one that must wait on adds itself again
-
-    def answer(self, session: Session, spec: CommandSpec, args: list[bytes]) -> bytes:
-        return ANSWERS[spec.name](session, args, self)
-
-    @property
-    def is_primary(self) -> bool:
-        return self.role is Role.PRIMARY
-
     def replicas_in_step(self) -> int:
         return sum(self._standings.get(mate) == self.stream.standing for mate in self._mates)
-
-    def route(self, slot: Slot | None, *, write: bool, readonly: bool) -> Route:
-        """As Redis Cluster: first whether the cluster is up, then whose slot it is. Raises ReplyError."""
-        if slot is not None and self._down:
-            raise ClusterDown("The cluster is down")
-        owner = self.shard if slot is None else self.topology.shard_of_slot(slot)
-        if owner.id == self.shard.id and self.role is not Role.REPLICA:
-            ready = self.role is Role.PRIMARY and self._successor is None
-            return Route.PRIMARY if ready else Route.WAIT
-        if owner.id == self.shard.id and not write and (slot is None or readonly):
-            return Route.REPLICA
-        if slot is None:
-            raise ReadOnly("You can't write against a read only replica.")
-        primary = self.shard_map.last_leader(owner.id)
-        if primary is None or primary.id == self.node_id:
-            raise ClusterDown("Hash slot not served")
-        raise Moved(f"{slot} {primary.host}:{primary.port}")
-
-    def shared_lane(self, route: Route, protocol: int) -> ClientLane:
-        lane = self._lanes.get((route, protocol))
-        if lane is None:
-            lane = self._lanes[route, protocol] = self.open_own_lane(route, protocol, self._lose_lanes)
-        return lane
-
-    def open_own_lane(self, route: Route, protocol: int, on_lost: Callable[[], None]) -> ClientLane:
-        """Without a gate: what the engine answers leaves."""
-        assert self._engine is not None and route is not Route.WAIT
-        return ClientLane(
-            engine=self._engine,
-            protocol=protocol,
-            gate=None,
-            on_boundary=lambda offset: None,
-            on_lost=on_lost,
-            call_soon=self._process.call_soon,
-        )
-
-    def _lose_lanes(self) -> None:
-        """What Redis does by closing connections, with more words: `INDOUBT` and `TRYAGAIN` of the front."""
-        lanes = [self._lanes[key] for key in sorted(self._lanes, key=lambda key: (key[0].value, key[1]))]
-        self._lanes.clear()
-        for lane in lanes:
-            lane.close()
-        for session_id in sorted(self.sessions):
-            self.sessions[session_id].lanes_lost()
 
     # -- for the simulation ----------------------------------------------------------------------------
 
     @property
     def serves(self) -> bool:
-        return self.role is Role.PRIMARY and not self._down
+        return self.role is Role.PRIMARY and not self.down
 
     @property
     def leads(self) -> bool:
         return self.role is not Role.REPLICA
+
+    @property
+    def established(self) -> bool:
+        return self.leads
 
     @property
     def settled(self) -> bool:

@@ -67,6 +67,11 @@ class AzimuthNode:
         return self.raft.is_leader
 
     @property
+    def established(self) -> bool:
+        raft = self.raft
+        return raft.is_leader and raft.term_at(raft.commit_index) == raft.term
+
+    @property
     def position(self) -> tuple[int, ...]:
         return (self.raft.commit_index, self.replica.commit_offset)
 

@@ -308,6 +308,10 @@ class PySyncObjNode:
         return self.store is not None and bool(self.store._isLeader())
 
     @property
+    def established(self) -> bool:
+        return self.leads
+
+    @property
     def serves(self) -> bool:
         return self.leads
 
