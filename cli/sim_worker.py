@@ -3,6 +3,7 @@
 It ends when its standard input does, so it cannot outlive whoever asked by more than the run under way.
 """
 
+import gc
 import os
 import pickle
 import sys
@@ -27,6 +28,10 @@ def run_task(task: Task) -> list[Summary]:
 def main(answer: Callable[[Task], list[Summary]] = run_task) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
+    # A run makes millions of short-lived objects, all of which die with it: looking for cycles meanwhile took
+    # a seventh of the time.
+    gc.disable()
+    gc.freeze()
     while True:
         try:
             task = pickle.load(sys.stdin.buffer)
@@ -34,6 +39,7 @@ def main(answer: Callable[[Task], list[Summary]] = run_task) -> None:
             return
         answers.write(pickle.dumps(answer(task)))
         answers.flush()
+        gc.collect()
 
 
 if __name__ == "__main__":

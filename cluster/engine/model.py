@@ -72,30 +72,33 @@ class CommandReader:
         self._at = 0
 
     def next(self) -> list[bytes] | None:
-        head = self._length(self._at, b"*")
-        if head is None:
-            return None
-        count, at = head
-        argv = []
-        for _ in range(count):
-            bulk = self._length(at, b"$")
-            if bulk is None or len(self._buffer) < bulk[1] + bulk[0] + 2:
-                return None
-            argv.append(self._buffer[bulk[1] : bulk[1] + bulk[0]])
-            at = bulk[1] + bulk[0] + 2
-        self.consumed += at - self._at
-        self._at = at
-        return argv
-
-    def _length(self, at: int, mark: bytes) -> tuple[int, int] | None:
-        """The number in the line at `at`, and where the next line begins."""
-        end = self._buffer.find(b"\r\n", at)
+        buffer, at = self._buffer, self._at
+        total, find = len(buffer), buffer.find
+        end = find(b"\r\n", at)
         if end < 0:
             return None
-        line = self._buffer[at:end]
-        if line[:1] != mark or not line[1:].isdigit():
-            raise EngineError(f"expected {mark!r} and a length, got {line[:40]!r}")
-        return int(line[1:]), end + 2
+        argv = []
+        begin = end + 2
+        for _ in range(_number(buffer, at, end, b"*")):
+            end = find(b"\r\n", begin)
+            if end < 0:
+                return None
+            size = _number(buffer, begin, end, b"$")
+            begin = end + size + 4
+            if total < begin:
+                return None
+            argv.append(buffer[end + 2 : begin - 2])
+        self.consumed += begin - at
+        self._at = begin
+        return argv
+
+
+def _number(buffer: bytes, at: int, end: int, mark: bytes) -> int:
+    """The number in the line at [at, end)."""
+    digits = buffer[at + 1 : end]
+    if buffer[at : at + 1] != mark or not digits.isdigit():
+        raise EngineError(f"expected {mark!r} and a length, got {buffer[at : min(end, at + 40)]!r}")
+    return int(digits)
 
 
 # ---------------------------------------------------------------- lanes

@@ -43,7 +43,7 @@ NO_STATE = HardState(NO_TERM, None)
 VALUE = re.compile(rb"v[0-9]+(?![0-9])")
 INVARIANT = "invariant"
 UNCOMMITTED_REPLY = "uncommitted_reply"
-ROLES_CHECK_EVERY = 8  # events in which no index moved
+ROLES_CHECK_EVERY = 16  # events in which no index moved
 WINDOW_CHECK_EVERY = 512
 
 
