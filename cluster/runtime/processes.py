@@ -154,18 +154,27 @@ def kill_families(leaders: Sequence[ProcessRef], timeout_s: float = 10.0) -> lis
         return wait_gone(members, timeout_s)
 
 
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C and SIGTERM while something is being undone: impatience shall leave nothing behind."""
+    """Put off what would end us while something is being undone: impatience shall leave nothing behind.
+
+    What came meanwhile is delivered at the end, each signal once. Sections may be nested.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    saved = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    came: list[int] = []
+    saved = {number: signal.signal(number, lambda n, _: came.append(n)) for number in ENDING_SIGNALS}
     try:
         yield
     finally:
         for number, handler in saved.items():
             signal.signal(number, handler)
+        for put_off in sorted(set(came)):
+            signal.raise_signal(put_off)
 
 
 _children: list[subprocess.Popen[bytes]] = []

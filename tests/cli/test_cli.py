@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from cli.main import cli
+from cli.commands import cli
 from cluster.runtime.up import UpOptions, up
 from tests.cli.conftest import FAKE_NODE, MakeLauncher
 

@@ -18,6 +18,7 @@ from cluster.runtime.processes import (
     is_stopped,
     kill_families,
     send_signal,
+    uninterrupted,
     wait_gone,
 )
 
@@ -112,6 +113,24 @@ def test_pausing_and_resuming_is_seen(start: Start) -> None:
     assert is_alive(ref)
     send_signal(ref, signal.SIGCONT)
     assert eventually(lambda: not is_stopped(ref))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_must_not_be_interrupted_is_not_and_hears_of_it_afterwards(number: signal.Signals) -> None:
+    heard: list[int] = []
+    saved = signal.signal(number, lambda number, frame: heard.append(number))
+    try:
+        with uninterrupted():
+            with uninterrupted():
+                os.kill(os.getpid(), number)
+                os.kill(os.getpid(), number)
+            assert heard == [], "an inner section has ended, the outer one has not"
+        assert heard == [number]
+        with uninterrupted():
+            pass
+        assert heard == [number]
+    finally:
+        signal.signal(number, saved)
 
 
 def eventually(true: Callable[[], bool]) -> bool:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli import sim_pool
-from cli.main import cli
+from cli.commands import cli
 from cluster.errors import AzimuthError, ConfigError
 from cluster.sim import swarm
 from cluster.sim.config import PlannedFault, SimConfig, WorkloadConfig

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -149,8 +150,12 @@ def test_the_demo_loses_nothing_and_leaves_nothing(temporary: Path) -> None:
     assert leftovers(str(temporary)) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_leaves_nothing(temporary: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGTERM,), (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGINT)],
+    ids=["once", "impatiently"],
+)
+def test_an_interrupted_demo_leaves_nothing(temporary: Path, numbers: Sequence[signal.Signals]) -> None:
     process = start_demo(temporary, "--json")
     try:
         # In the middle of writing: all histories have been begun.
@@ -158,11 +163,14 @@ def test_an_interrupted_demo_leaves_nothing(temporary: Path, number: signal.Sign
             lambda: len(list(temporary.glob("*/history-?"))) == 3 or process.poll() is not None, "it writes"
         )
         begin = time.monotonic()
-        process.send_signal(number)
+        for number in numbers:
+            process.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.03)  # not two of them at once: each is to find the undoing at another place
         output, complaints = process.communicate(timeout=60)
     finally:
         end(process)
-    assert process.returncode == 128 + number, complaints
+    assert process.returncode == 128 + numbers[0], complaints
     assert output == ""
     assert "Traceback" not in complaints
     assert list(temporary.iterdir()) == [], f"after {time.monotonic() - begin:.1f} s"
