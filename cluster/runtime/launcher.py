@@ -34,7 +34,7 @@ import psutil
 from cluster.az.topology import NodeSpec, Topology
 from cluster.errors import AzimuthError, ConfigError
 from cluster.runtime.admin_client import AdminClient, Unreachable
-from cluster.runtime.config import ClusterConfig, load, save
+from cluster.runtime.config import ClusterConfig, check_survives_a_zone, load, save
 from cluster.runtime.processes import (
     ProcessRef,
     family,
@@ -262,9 +262,10 @@ class Launcher:
     def start(self, nodes: Sequence[NodeId]) -> list[NodeId]:
         """Start those of `nodes` that do not run; returns them. Returns before they serve.
 
-        Raises ConfigError if a port is taken and LaunchError if a process cannot be started; then nothing
-        that this call started remains.
+        Raises ConfigError if a port is taken or the placement not allowed, and LaunchError if a process cannot
+        be started; then nothing that this call started remains.
         """
+        check_survives_a_zone(self.config, self.config_path)
         with self.locked():
             state = self.state()
             self._adopt(state)

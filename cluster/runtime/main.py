@@ -36,7 +36,7 @@ from cluster.front.session import Session
 from cluster.node import Node, NodeSettings
 from cluster.raft.messages import Entry, HardState, Message
 from cluster.runtime.admin import AdminService, register_admin
-from cluster.runtime.config import ClusterConfig, load
+from cluster.runtime.config import ClusterConfig, check_survives_a_zone, load
 from cluster.runtime.transport import PeerTransport
 from cluster.runtime.valkey import ValkeyEngine, find_engine
 from cluster.runtime.wal import Wal
@@ -424,6 +424,7 @@ def run(config_path: Path, node_id: str, data: Path | None) -> int:
     """Run a node in the foreground until SIGTERM; returns the exit code. Raises AzimuthError of one clear
     line."""
     config = load(config_path)
+    check_survives_a_zone(config, config_path)
     if node_id not in {node.id for node in config.topology.nodes}:
         known = ", ".join(node.id for node in config.topology.nodes)
         raise ConfigError(f"no node {node_id} in {config_path}; it has {known}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cluster.az.topology import check_placement, plan_topology
 from cluster.errors import ConfigError
 from cluster.raft.config import RaftConfig
-from cluster.runtime.config import ClusterConfig
+from cluster.runtime.config import ClusterConfig, check_survives_a_zone
 from cluster.runtime.launcher import Launcher, Progress, check_ports_free, port_is_free
 from cluster.runtime.processes import uninterrupted
 from cluster.runtime.valkey_binary import check_engine, find_engine
@@ -58,7 +58,7 @@ def up(launcher: Launcher, options: UpOptions, on_progress: Progress | None = No
     if launcher.exists():
         return _up_again(launcher, options, on_progress, begin)
     config = plan(options)
-    warnings = [] if not options.allow_unsafe_placement else check_placement(config.topology)
+    warnings = check_survives_a_zone(config, launcher.config_path)
     made_directory = launcher.create(config)
     try:
         with launcher.locked(on_progress):
@@ -77,9 +77,10 @@ def up(launcher: Launcher, options: UpOptions, on_progress: Progress | None = No
 def _up_again(launcher: Launcher, options: UpOptions, on_progress: Progress | None, begin: float) -> UpResult:
     config = launcher.config
     check_agrees(config, options)
+    warnings = check_survives_a_zone(config, launcher.config_path)
     with launcher.locked(on_progress):
         if len(launcher.running()) == len(launcher.node_ids()):
-            return UpResult(False, [], time.monotonic() - begin, [])
+            return UpResult(False, [], time.monotonic() - begin, warnings)
         check_engine(find_engine(config.engine_path))
         before = set(launcher.running())
         try:
@@ -88,7 +89,7 @@ def _up_again(launcher: Launcher, options: UpOptions, on_progress: Progress | No
             with uninterrupted():
                 launcher.stop([node for node in launcher.node_ids() if node not in before])
             raise
-    return UpResult(False, started, time.monotonic() - begin, [])
+    return UpResult(False, started, time.monotonic() - begin, warnings)
 
 
 def _start_all(launcher: Launcher, on_progress: Progress | None) -> list[NodeId]:
@@ -124,6 +125,7 @@ def plan(options: UpOptions) -> ClusterConfig:
         topology=topology,
         raft=scaled_raft(options.election_timeout_ms),
         engine_path=None if options.engine is None else str(engine),
+        allow_unsafe_placement=bool(unsafe),
     )
 
 

@@ -145,6 +145,40 @@ def test_options_that_contradict_the_saved_cluster_are_an_error(
         up(make_launcher(), UpOptions(election_timeout_ms=(500, 900)))
 
 
+def test_a_description_that_was_made_unsafe_is_refused_and_nothing_starts(
+    make_launcher: MakeLauncher, options: UpOptions
+) -> None:
+    launcher = make_launcher()
+    up(launcher, options)
+    down(launcher)
+    text = launcher.config_path.read_text()
+    launcher.config_path.write_text(text.replace('az = "az-b"', 'az = "az-a"'))
+    for wrong in (UpOptions(), UpOptions(allow_unsafe_placement=True)):
+        with pytest.raises(
+            ConfigError, match=r"cluster\.toml: shard 0001: without az-a .* no majority"
+        ) as caught:
+            up(make_launcher(), wrong)
+        assert "allow_unsafe_placement = true" in str(caught.value)
+    with pytest.raises(ConfigError, match="no majority"):
+        make_launcher().start(launcher.node_ids())
+    assert launcher.running() == {}
+    launcher.config_path.write_text(text)
+    assert len(up(make_launcher(), UpOptions()).started) == 3
+
+
+def test_unsafe_placement_that_was_allowed_is_remembered(
+    make_launcher: MakeLauncher, options: UpOptions
+) -> None:
+    unsafe = replace(options, azs=("az-a", "az-b"), allow_unsafe_placement=True)
+    launcher = make_launcher()
+    first = up(launcher, unsafe)
+    assert len(first.warnings) == 1
+    down(launcher)
+    again = up(make_launcher(), UpOptions())
+    assert (len(again.started), again.warnings) == (3, first.warnings)
+    assert up(make_launcher(), UpOptions()).warnings == first.warnings
+
+
 def test_killing_a_zone_takes_engines_with_it_and_starting_brings_it_back(
     make_launcher: MakeLauncher, options: UpOptions
 ) -> None:

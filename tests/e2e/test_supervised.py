@@ -114,3 +114,13 @@ def test_data_that_are_no_directory_are_one_line(directory: Path, start_node: St
     assert process.wait(30) == 64
     (complaint,) = [line for line in said(directory) if not line.startswith("{")]
     assert complaint == "azimuth: --data /etc/passwd: not a directory"
+
+
+def test_a_placement_that_cannot_lose_a_zone_is_refused(directory: Path, start_node: StartNode) -> None:
+    path = directory / "cluster.toml"
+    path.write_text(path.read_text().replace('az = "az-b"', 'az = "az-a"'))
+    process = start_node()
+    assert process.wait(30) == 64
+    (complaint,) = said(directory)
+    assert complaint.startswith(f"azimuth: {path}: shard 0001: without az-a only 1 of its 3 voters are left")
+    assert sorted(file.name for file in directory.iterdir()) == ["cluster.toml", "stderr"]

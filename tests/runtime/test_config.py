@@ -76,6 +76,7 @@ def configs(draw: st.DrawFn) -> ClusterConfig:
         read_mode=draw(st.sampled_from(["lease", "quorum"])),
         engine_path=draw(st.none() | st.text(min_size=1, max_size=20)),
         limits=Limits(draw(st.integers(1, 10**6)), draw(st.integers(0, 10**6))),
+        allow_unsafe_placement=draw(st.booleans()),
     )
 
 
