@@ -112,9 +112,13 @@ class Safety:
         assert wal.last_index >= kept, f"{kept} entries were durable, {wal.last_index} are left"
         for index in range(1, kept + 1):
             assert wal.term(Index(index)) == disk.terms[index - 1], f"durable entry {index} has changed"
-        # What recovery found is durable now, whether or not anybody had been told.
+
+    def on_opened(self, process: "SimProcess") -> None:
+        """Recovery has synced what it found: that is durable now, whether or not anybody had been told."""
+        disk, wal = self._disks[process.id], process.wal
+        assert wal is not None
         disk.terms = [wal.term(Index(index)) for index in range(1, wal.last_index + 1)]
-        disk.hard_state = now
+        disk.hard_state = wal.hard_state
         disk.writing_from = 1 << 62
 
     def on_persist(
@@ -263,7 +267,8 @@ class Safety:
             assert Route.PRIMARY not in lanes, f"{process.id}: {serving.value} with a primary's lanes (9)"
         if serving not in (Serving.PRIMARY, Serving.REPLICA, Serving.PROMOTING):
             assert not lanes, f"{process.id}: {serving.value} with lanes to its engine (9)"
-        if serving is Serving.PRIMARY:
+        # One that wakes up may believe to be primary for a moment: without a lease it says nothing.
+        if serving is Serving.PRIMARY and self._raft(process).lease_valid(process.now_us()):
             for voter in self.shards[process.spec.shard].voters:
                 other = self._sim.machines[voter].process
                 if other is None or other is process or other.node is None:
@@ -289,6 +294,7 @@ class NoSafety:
     """For subjects that promise nothing."""
 
     def on_recovered(self, process: "SimProcess") -> None: ...
+    def on_opened(self, process: "SimProcess") -> None: ...
     def on_persist(
         self, process: "SimProcess", hard_state: HardState | None, entries: Sequence[Entry]
     ) -> None: ...
