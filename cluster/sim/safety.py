@@ -249,10 +249,10 @@ class Safety:
         for index in range(view.commit_index + 1, raft.commit_index + 1):
             term = raft.term_at(Index(index))
             if index > len(committed):
+                entry = raft.entries(Index(index), Index(index), 1)[0]  # may find that the disk is rotten
                 committed.append(term)
                 shard.committed_in.append(raft.term)
                 self._check_durable(shard, index)
-                entry = raft.entries(Index(index), Index(index), 1)[0]
                 if entry.kind is EntryKind.EFFECTS:
                     shard.values.update(VALUE.findall(entry.payload))
             else:
