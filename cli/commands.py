@@ -24,6 +24,8 @@ from cluster.runtime.up import (
     DEFAULT_REPLICAS,
     DEFAULT_SHARDS,
     UpOptions,
+    UpResult,
+    counted,
 )
 from cluster.runtime.up import (
     down as bring_down,
@@ -140,22 +142,30 @@ def up(
                 "seconds": round(result.seconds, 3),
                 "endpoints": [f"{node.host}:{node.port}" for node in topology.nodes if not node.journal_only],
                 "warnings": result.warnings,
+                "failed": result.failed,
             }
         )
-        return
+    else:
+        say_up(launcher, result)
+    if result.failed:
+        left = counted(len(topology.nodes) - len(result.failed), "other node")
+        reasons = "; ".join(f"node {node} does not start: {why}" for node, why in result.failed.items())
+        raise click.ClickException(f"{reasons} (the {left} serve all shards)")
+
+
+def say_up(launcher: Launcher, result: UpResult) -> None:
     from cli.views import endpoints_text
 
     for warning in result.warnings:
         click.echo(f"azimuth: unsafe, as allowed: {warning}", err=True)
-    if not result.started:
+    nodes, directory = counted(len(result.started), "node"), launcher.directory
+    if result.created:
+        click.echo(f"{nodes} serve after {result.seconds:.1f} s")
+    elif result.started:
+        click.echo(f"started {nodes} on the data in {directory} in {result.seconds:.1f} s")
+    elif not result.failed:
         click.echo(f"already running in {directory}: nothing changed")
-    elif result.created:
-        click.echo(f"{len(result.started)} nodes serve after {result.seconds:.1f} s")
-    else:
-        click.echo(
-            f"started {len(result.started)} nodes on the data in {directory} in {result.seconds:.1f} s"
-        )
-    click.echo(endpoints_text(topology))
+    click.echo(endpoints_text(launcher.topology))
 
 
 def parse_timeout(text: str | None) -> tuple[int, int] | None:
@@ -187,7 +197,7 @@ def down(wipe: bool, directory: Path) -> None:
         return
     with progress("stopping"):
         ended = bring_down(launcher, wipe)
-    click.echo(f"stopped {len(ended)} nodes" if ended else "no node was running")
+    click.echo(f"stopped {counted(len(ended), 'node')}" if ended else "no node was running")
     if wipe:
         click.echo(f"deleted the cluster in {directory}")
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cluster.az.topology import Topology
 from cluster.runtime.demo import DemoResult, DemoView
+from cluster.runtime.up import counted
 
 STATE_STYLES = {"paused": "yellow", "silent": "yellow", "dead": "red"}
 ROLE_STYLES = {"primary": "bold green", "replica": "cyan", "journal": "dim"}
@@ -32,10 +33,13 @@ def status_table(overview: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("address", no_wrap=True)
     engines: set[str] = set()
+    troubles: list[str] = []
     for shard in overview["shards"]:
         left = [shard["id"], *shard["slots"]]
         for index, node in enumerate(shard["nodes"]):
             engines.update([node["engine"]] if node["engine"] else [])
+            if node["engine_trouble"]:
+                troubles.append(f"the engine of {node['id']} {node['engine_trouble']}")
             table.add_row(
                 left[index] if index < len(left) else "",
                 node["id"],
@@ -51,7 +55,7 @@ def status_table(overview: Mapping[str, Any]) -> Table:
     captions = [f"engine: {', '.join(sorted(engines))}"] if engines else []
     if overview["isolated"]:
         captions.append(f"isolated: {', '.join(overview['isolated'])}")
-    table.caption = "; ".join(captions)
+    table.caption = "; ".join([*captions, *troubles])
     return table
 
 
@@ -69,7 +73,7 @@ def endpoints_text(topology: Topology) -> str:
     ports = ", ".join(str(node.port) for node in clients)
     first = clients[0]
     return (
-        f"{len(topology.shards)} shards over {', '.join(topology.azs)}; "
+        f"{counted(len(topology.shards), 'shard')} over {', '.join(topology.azs)}; "
         f"clients connect to {first.host}, port {ports}\n"
         f"try it:  redis-cli -c -h {first.host} -p {first.port} set hello world"
     )

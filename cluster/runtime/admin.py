@@ -50,6 +50,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             isolated_from=process.isolated_from,
             uptime_ms=(process.now_us() - process.started_us) // 1000,
             counters=process.counters(),
+            engine_trouble="" if process.engine is None else process.engine.trouble,
+            engine_deaths=0 if process.engine is None else process.engine.deaths_in_a_row,
         )
 
     async def Digest(self, request: admin_pb2.DigestRequest, context: Context) -> admin_pb2.DigestReply:

@@ -262,6 +262,10 @@ class Demo:
             port = free_base_port(self.plan.shards, DEFAULT_REPLICAS, DEFAULT_AZS)
             options = UpOptions(shards=self.plan.shards, port=port)
         result = up(self._launcher, options, self._set_phase)
+        if result.failed:
+            raise DemoFailed(
+                "; ".join(f"node {node} does not start: {why}" for node, why in result.failed.items())
+            )
         self._ran_before = not result.created and not result.started
         topology = self._launcher.topology
         unsafe = check_placement(topology)

@@ -35,6 +35,7 @@ from cluster.az.topology import NodeSpec, Topology
 from cluster.errors import AzimuthError, ConfigError
 from cluster.runtime.admin_client import AdminClient, Unreachable
 from cluster.runtime.config import ClusterConfig, check_survives_a_zone, load, save
+from cluster.runtime.pb import admin_pb2
 from cluster.runtime.processes import (
     ProcessRef,
     family,
@@ -62,6 +63,7 @@ NODE_COMMAND = (sys.executable, "-P", "-m", "cluster.runtime.main")
 LOCK_TIMEOUT_S = 90.0
 TERM_TIMEOUT_S = 10.0
 POLL_S = 0.05
+ENGINE_DEATHS_MAX = 3  # in a row, half a second apart: it is no accident
 
 Progress = Callable[[str], None]
 
@@ -262,8 +264,8 @@ class Launcher:
     def start(self, nodes: Sequence[NodeId]) -> list[NodeId]:
         """Start those of `nodes` that do not run; returns them. Returns before they serve.
 
-        Raises ConfigError if a port is taken or the placement not allowed, and LaunchError if a process cannot
-        be started; then nothing that this call started remains.
+        Raises ConfigError if a port is taken or the placement not allowed, and LaunchError if a process
+        cannot be started; then nothing that this call started remains.
         """
         check_survives_a_zone(self.config, self.config_path)
         with self.locked():
@@ -335,29 +337,37 @@ class Launcher:
         nodes: Sequence[NodeId] | None = None,
         timeout_s: float = 60.0,
         on_progress: Progress | None = None,
-    ) -> None:
+        *,
+        spare_the_rest: bool = False,
+    ) -> dict[NodeId, str]:
         """Wait until `nodes` (default all) answer and every shard of which a majority runs has a serving
         primary.
 
-        Raises LaunchError as soon as one of them has ended, or at the timeout.
+        Raises LaunchError as soon as one of them has ended, when the engines of a shard that does not serve
+        die again and again, or at the timeout. With `spare_the_rest` a node that has ended is no error as
+        long as every shard has a majority without it. Returns those, with their last words.
         """
         wanted = list(nodes) if nodes is not None else self.node_ids()
         deadline = time.monotonic() + timeout_s
         with AdminClient(self.topology.nodes) as admin:
             while True:
-                self._check_alive(wanted)
+                ended = self._ended(wanted)
+                electable = self._electable_shards()
+                if ended and not (spare_the_rest and len(electable) == len(self.topology.shards)):
+                    raise LaunchError(next(f"node {node} ended: {words}" for node, words in ended.items()))
                 answers = admin.statuses(self.node_ids())
-                silent = [node for node in wanted if node not in answers]
+                silent = [node for node in wanted if node not in answers and node not in ended]
                 primaries = {answer.shard for answer in answers.values() if answer.serving == "primary"}
-                waiting = [shard for shard in self._electable_shards() if shard not in primaries]
+                waiting = [shard for shard in electable if shard not in primaries]
                 if not silent and not waiting:
-                    return
+                    return ended
+                self._check_engines([answer for answer in answers.values() if answer.shard in waiting])
                 missing = [f"node {node}" for node in silent] or [f"a primary of shard {s}" for s in waiting]
                 if time.monotonic() > deadline:
                     raise LaunchError(f"after {timeout_s:.0f} s still waiting for {', '.join(missing)}")
                 if on_progress is not None:
                     shards = len(self.topology.shards)
-                    answering = f"{len(wanted) - len(silent)} of {len(wanted)} nodes answer"
+                    answering = f"{len(wanted) - len(silent) - len(ended)} of {len(wanted)} nodes answer"
                     on_progress(f"{answering}, {shards - len(waiting)} of {shards} shards serve")
                 time.sleep(POLL_S)
 
@@ -367,11 +377,18 @@ class Launcher:
         shards = self.topology.shards
         return sorted(s.id for s in shards if 2 * sum(node.id in up for node in s.nodes) > len(s.nodes))
 
-    def _check_alive(self, nodes: Sequence[NodeId]) -> None:
+    def _ended(self, nodes: Sequence[NodeId]) -> dict[NodeId, str]:
+        """Those that do not run, and the last that each said."""
         running = self.running()
-        for node in nodes:
-            if node not in running:
-                raise LaunchError(f"node {node} ended: {self._last_words(node)}")
+        return {node: self._last_words(node) for node in nodes if node not in running}
+
+    def _check_engines(self, answers: Sequence[admin_pb2.StatusReply]) -> None:
+        for answer in sorted(answers, key=lambda answer: answer.node):
+            if answer.engine_deaths >= ENGINE_DEATHS_MAX:
+                deaths, trouble = answer.engine_deaths, answer.engine_trouble
+                raise LaunchError(
+                    f"the engine of node {answer.node} died {deaths} times at its start: {trouble}"
+                )
 
     def _last_words(self, node: NodeId) -> str:
         lines = tail(self.log_path(node), 5)

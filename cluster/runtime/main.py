@@ -47,6 +47,7 @@ EXIT_USAGE = 64
 EXIT_CORRUPT = 65
 EXIT_BUG = 70
 EXIT_DISK = 74
+WAY_OUT = "; see 'A log that cannot be trusted' in docs/operations.md"
 TICK_LATE_WARNING_US = 200_000
 SEAL_EVERY_TICKS = (
     50  # an idle log says that its last batch was synced, so that rot in it can be told from a tear
@@ -446,7 +447,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(options.config, options.node, options.data)
     except (AzimuthError, grpc.RpcError) as error:
-        print(f"azimuth: {error}", file=sys.stderr)
+        advice = WAY_OUT if isinstance(error, WalCorrupt) else ""
+        print(f"azimuth: {error}{advice}", file=sys.stderr)
         return exit_code_of(error)
 
 

@@ -6,7 +6,7 @@ The form is that of `azimuth status --json`:
         {"id", "slots": ["0-5460"], "term", "primary": node id or null, "nodes": [
             {"id", "az", "address", "alive", "state", "role", "term", "leader", "commit_offset",
             "applied_offset",
-             "lag", "engine", "pid", "engine_pid", "uptime_ms", "isolated_from"}]}]}
+             "lag", "engine", "pid", "engine_pid", "engine_trouble", "uptime_ms", "isolated_from"}]}]}
 
 `alive` is whether the process lives; `state` is running, paused, silent (lives, does not answer) or dead;
 `role` is what the node says of itself (primary, replica, promoting, rebuilding, journal …) and null if it
@@ -96,6 +96,7 @@ def describe_node(
         "lag": None,
         "engine": None,
         "engine_pid": None,
+        "engine_trouble": None,
         "uptime_ms": None,
         "isolated_from": [],
     }
@@ -109,6 +110,7 @@ def describe_node(
             "lag": None if committed is None else max(0, committed - answer.applied_offset),
             "engine": answer.engine_version or None,
             "engine_pid": answer.engine_pid or None,
+            "engine_trouble": answer.engine_trouble or None,
             "uptime_ms": answer.uptime_ms,
             "isolated_from": list(answer.isolated_from),
         }

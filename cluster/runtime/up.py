@@ -15,6 +15,7 @@ from cluster.az.topology import check_placement, plan_topology
 from cluster.errors import ConfigError
 from cluster.raft.config import RaftConfig
 from cluster.runtime.config import ClusterConfig, check_survives_a_zone
+from cluster.runtime.engine_trial import try_engine
 from cluster.runtime.launcher import Launcher, Progress, check_ports_free, port_is_free
 from cluster.runtime.processes import uninterrupted
 from cluster.runtime.valkey_binary import check_engine, find_engine
@@ -47,6 +48,7 @@ class UpResult:
     started: list[NodeId]  # empty: it ran already, nothing was changed
     seconds: float  # until every shard served
     warnings: list[str]  # what --allow-unsafe-placement allowed
+    failed: dict[NodeId, str]  # nodes that ended again, and why; every shard serves without them
 
 
 def up(launcher: Launcher, options: UpOptions, on_progress: Progress | None = None) -> UpResult:
@@ -62,7 +64,7 @@ def up(launcher: Launcher, options: UpOptions, on_progress: Progress | None = No
     made_directory = launcher.create(config)
     try:
         with launcher.locked(on_progress):
-            started = _start_all(launcher, on_progress)
+            started, _ = _start_all(launcher, on_progress)
     except BaseException:
         # Also on Ctrl-C: nothing of a cluster that never served is worth keeping.
         with uninterrupted():
@@ -71,7 +73,7 @@ def up(launcher: Launcher, options: UpOptions, on_progress: Progress | None = No
             if not made_directory:
                 launcher.directory.mkdir(mode=0o700, exist_ok=True)
         raise
-    return UpResult(True, started, time.monotonic() - begin, warnings)
+    return UpResult(True, started, time.monotonic() - begin, warnings, {})
 
 
 def _up_again(launcher: Launcher, options: UpOptions, on_progress: Progress | None, begin: float) -> UpResult:
@@ -80,26 +82,35 @@ def _up_again(launcher: Launcher, options: UpOptions, on_progress: Progress | No
     warnings = check_survives_a_zone(config, launcher.config_path)
     with launcher.locked(on_progress):
         if len(launcher.running()) == len(launcher.node_ids()):
-            return UpResult(False, [], time.monotonic() - begin, warnings)
-        check_engine(find_engine(config.engine_path))
+            return UpResult(False, [], time.monotonic() - begin, warnings, {})
+        engine = find_engine(config.engine_path)
+        check_engine(engine)
+        try_engine(engine)
         before = set(launcher.running())
         try:
-            started = _start_all(launcher, on_progress)
+            started, failed = _start_all(launcher, on_progress, spare_the_rest=True)
         except BaseException:
             with uninterrupted():
                 launcher.stop([node for node in launcher.node_ids() if node not in before])
             raise
-    return UpResult(False, started, time.monotonic() - begin, warnings)
+    return UpResult(False, started, time.monotonic() - begin, warnings, failed)
 
 
-def _start_all(launcher: Launcher, on_progress: Progress | None) -> list[NodeId]:
+def _start_all(
+    launcher: Launcher, on_progress: Progress | None, spare_the_rest: bool = False
+) -> tuple[list[NodeId], dict[NodeId, str]]:
+    """Returns those that were started, and those that have ended since."""
     started = launcher.start(launcher.node_ids())
     if on_progress is not None:
-        on_progress(f"started {len(started)} nodes")
-    launcher.wait_serving(on_progress=on_progress)
+        on_progress(f"started {counted(len(started), 'node')}")
+    failed = launcher.wait_serving(on_progress=on_progress, spare_the_rest=spare_the_rest)
     if launcher.state().isolated:
         launcher.apply_isolation()
-    return started
+    return [node for node in started if node not in failed], failed
+
+
+def counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def plan(options: UpOptions) -> ClusterConfig:
@@ -121,6 +132,7 @@ def plan(options: UpOptions) -> ClusterConfig:
     if unsafe and not options.allow_unsafe_placement:
         raise ConfigError(f"{unsafe[0]} (use three AZs or more, or --allow-unsafe-placement)")
     check_ports_free(topology.nodes)
+    try_engine(engine)
     return ClusterConfig(
         topology=topology,
         raft=scaled_raft(options.election_timeout_ms),

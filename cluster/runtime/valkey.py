@@ -34,9 +34,7 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable
@@ -49,10 +47,16 @@ import hiredis
 from cluster.engine.protocol import EngineEvents, Lane
 from cluster.errors import EngineError
 from cluster.runtime.valkey_binary import (
+    BACKLOG,
     EMPTY_RDB,
+    GUARD,
+    MAXCLIENTS,
+    SOCKET_PATH_BYTES_MAX,
     check_engine,
     command_line,
+    describe_exit,
     find_engine,
+    guarded,
     parse_info,
     version_in_info,
 )
@@ -66,11 +70,9 @@ LOG_NAME = "engine.log"
 LOG_BYTES_MAX = 4 * 1024 * 1024
 PRIVATE_LINK = "socket"  # where the socket is if this directory's name is too long for one
 PRIVATE_PREFIX = "azimuth-"
-SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 bytes on Linux, 104 on macOS, with the final NUL
 STANDING_RETRY_S = 0.002
 EXIT_GRACE_S = 1.0  # how long a lost admin connection may wait for the exit code that explains it
 
-_LOG_PREFIX = re.compile(r"^\d+:[A-Z] .{20,26} [.*#-] ")
 _STALE_FILES = (SOCKET_NAME, "dump.rdb", "temp-*.rdb")  # an engine loads a dump.rdb that it finds
 
 
@@ -172,11 +174,10 @@ class _Life:
     def _spawn(self) -> None:
         """Start the guard, which becomes (or watches) the engine. Takes about 1 ms of the loop."""
         engine = self.engine
-        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
         argv = command_line(engine.binary, engine.directory, self._socket, engine.maxclients, engine.backlog)
         with _open_log(engine.directory / LOG_NAME) as output:
             self._process = subprocess.Popen(
-                [*guard, engine.guard, str(os.getpid()), *argv],
+                guarded(argv, engine.guard),
                 stdin=subprocess.PIPE if engine.guard == "pipe" else subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -211,6 +212,7 @@ class _Life:
             self.pid = int(info["process_id"])
         self.log.info("engine_booted", version=version, pid=self.pid)
         self.state = _State.REPLICA
+        self.engine.trouble, self.engine.deaths_in_a_row = "", 0
         self._later(self.engine.ping_interval_s, self._tick)
         self.events.on_booted(version, command_table)
         if self.state is _State.REPLICA:
@@ -503,7 +505,7 @@ class _Life:
         if not self.ended.done():
             self.ended.set_result(None)
         if self.state is not _State.OVER:
-            self.doom(_describe_exit(code, self.engine.directory / LOG_NAME))
+            self.doom(describe_exit(code, self.engine.directory / LOG_NAME))
 
     def doom(self, reason: str) -> None:
         """End this life and report it."""
@@ -603,16 +605,6 @@ def _open_log(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, flags, 0o600), "ab")
 
 
-def _describe_exit(code: int, log: Path) -> str:
-    how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
-    with contextlib.suppress(OSError):
-        lines = log.read_bytes()[-2048:].decode(errors="replace").split("\n")
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        if code > 0 and said:
-            return f"{how}; it said: {_LOG_PREFIX.sub('', said)}"
-    return how
-
-
 # ---------------------------------------------------------------- the engine
 
 
@@ -636,9 +628,9 @@ class ValkeyEngine:
         hung_after_s: float = 10.0,
         boot_timeout_s: float = 30.0,
         ping_interval_s: float = 1.0,
-        maxclients: int = 10_000,
-        backlog: str = "64mb",
-        guard: str = "signal" if sys.platform == "linux" else "pipe",
+        maxclients: int = MAXCLIENTS,
+        backlog: str = BACKLOG,
+        guard: str = GUARD,
     ) -> None:
         if not re.fullmatch(r"[0-9a-f]{40}", replication_id):
             raise EngineError("a replication id is 40 lower-case hex digits")
@@ -654,6 +646,8 @@ class ValkeyEngine:
         self.maxclients = maxclients
         self.backlog = backlog
         self.guard = guard
+        self.trouble = ""  # why it last died; "" once it has booted again
+        self.deaths_in_a_row = 0  # without having booted in between
         self._life: _Life | None = None
         self._last_life: _Life | None = None  # for wait_ended
 
@@ -719,4 +713,6 @@ class ValkeyEngine:
         """From a life that ended by itself."""
         if self._life is life:
             self._life = None
+            self.trouble = reason
+            self.deaths_in_a_row += 1
             self.events.on_died(reason)

@@ -1,25 +1,33 @@
 """Which engine program to run, whether it will do, and with which options.
 
 Everything that depends on the program rather than on a running process: finding it, its version, the command
-line, and the empty RDB that every one of them loads.
+line, what its exit says, and the empty RDB that every one of them loads.
 """
 
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.errors import EngineError
 
 VALKEY_VERSION_MIN = (8, 0)
 REDIS_VERSION_MIN = (7, 0)  # the first with key specs in COMMAND, which the router needs
+SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 bytes on Linux, 104 on macOS, with the final NUL
+MAXCLIENTS = 10_000
+BACKLOG = "64mb"
+GUARD = "signal" if sys.platform == "linux" else "pipe"  # see guard.py
 BULK_BYTES_MAX = 64 * 1024 * 1024  # a value; also the cap of a log entry
 
 # The smallest RDB that Valkey 8-9 and Redis 7 load: magic and format version 9 (Redis 5's, read by all),
 # the opcode EOF, and eight zero bytes where the CRC-64 would be, which means "no checksum".
 EMPTY_RDB = b"REDIS0009" + b"\xff" + bytes(8)
 
+_LOG_PREFIX = re.compile(r"^\d+:[A-Z] .{20,26} [.*#-] ")
 _VERSION_LINE = re.compile(r"^(Valkey|Redis) server v=(\d+(?:\.\d+)+)")
 
 
@@ -127,3 +135,26 @@ def command_line(binary: Path, directory: Path, socket: Path, maxclients: int, b
     for name, *values in options:
         argv += [f"--{name}", *values]
     return argv
+
+
+def guarded(argv: Sequence[str], how: str = GUARD) -> list[str]:
+    """The same, to end with the process (and on Linux the thread) that starts it."""
+    guard = str(Path(__file__).with_name("guard.py"))
+    return [sys.executable, "-I", "-S", guard, how, str(os.getpid()), *argv]
+
+
+def describe_exit(code: int, log: Path) -> str:
+    """How it ended, and the last it said. `code` as of subprocess, `log` is its standard output."""
+    how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+    said = last_words(log) if code > 0 else ""
+    return f"{how}; it said: {said}" if said else how
+
+
+def last_words(log: Path) -> str:
+    """The last line of an engine's log without what stands before each line; "" if there is none."""
+    try:
+        lines = log.read_bytes()[-2048:].decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return _LOG_PREFIX.sub("", said)

@@ -1,7 +1,8 @@
 """Stands in for a node process: the Admin service and a child in place of an engine, nothing else.
 
-The first node of each shard says that it is primary. A file `fail` beside cluster.toml, holding a node's id,
-makes that node end at once with a line on stderr, as a node does that cannot start.
+The first node of each shard says that it is primary. A file `fail` beside cluster.toml, holding nodes' ids,
+makes those end at once with a line on stderr, as nodes do that cannot start. A file `no-engine` makes
+all of them say that their engines die.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     failing = options.config.parent.parent / "fail"
-    if failing.exists() and failing.read_text() == options.node:
+    if failing.exists() and options.node in failing.read_text().split():
         sys.exit("azimuth: this node was told to fail")
     topology = load(options.config).topology
     spec = topology.node(NodeId(options.node))
@@ -53,6 +54,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.set())
     server = grpc.server(ThreadPoolExecutor(4))
     status = {
+        "cluster_id": topology.cluster_id,
         "node": spec.id,
         "shard": spec.shard,
         "az": spec.az,
@@ -64,6 +66,12 @@ def main() -> None:
         "engine_pid": engine.pid,
         "engine_version": "Valkey 0",
     }
+    if (options.config.parent.parent / "no-engine").exists():
+        status |= {
+            "serving": "booting",
+            "engine_trouble": "ended with exit code 1; it said: no",
+            "engine_deaths": 3,
+        }
     add_servicer: Any = admin_pb2_grpc.add_AdminServicer_to_server
     add_servicer(FakeAdmin(status), server)
     server.add_insecure_port(f"{spec.host}:{spec.peer_port}")

@@ -155,7 +155,7 @@ def test_commands_on_a_running_cluster(
     assert run("node", "pause", "0001-003") == "0001-003: not running, nothing to do\n"
     assert run("az", "kill", "az-b") == "az-b: killed 0001-002\n"
     assert json.loads(run("logs", "0001-001", "-n", "1")) == {"event": "node_started"}
-    assert run("down") == "stopped 1 nodes\n"
+    assert run("down") == "stopped 1 node\n"
     assert run("down") == "no node was running\n"
     assert "deleted" in run("down", "--wipe")
     assert not launcher.directory.exists()

@@ -85,15 +85,46 @@ def test_what_fails_half_way_leaves_nothing(make_launcher: MakeLauncher, options
     assert list(launcher.directory.iterdir()) == []
 
 
-def test_a_failed_restart_keeps_the_data(make_launcher: MakeLauncher, options: UpOptions) -> None:
+def test_one_node_that_cannot_start_again_takes_nothing_from_the_others(
+    make_launcher: MakeLauncher, options: UpOptions
+) -> None:
+    """Its log is rotten, say: the shard has a majority without it."""
     launcher = make_launcher()
     up(launcher, options)
     down(launcher)
     (launcher.directory.parent / "fail").write_text("0001-002")
-    with pytest.raises(LaunchError):
+    result = up(make_launcher(), UpOptions())
+    assert result.failed == {"0001-002": "this node was told to fail"}
+    assert result.started == ["0001-001", "0001-003"]
+    assert set(launcher.running()) == {"0001-001", "0001-003"}
+    again = up(make_launcher(), UpOptions())
+    assert (again.started, again.failed) == ([], result.failed)
+    assert set(launcher.running()) == {"0001-001", "0001-003"}
+    (launcher.directory.parent / "fail").unlink()
+    assert up(make_launcher(), UpOptions()).started == ["0001-002"]
+
+
+def test_a_restart_that_would_leave_a_shard_without_majority_is_undone_and_keeps_the_data(
+    make_launcher: MakeLauncher, options: UpOptions
+) -> None:
+    launcher = make_launcher()
+    up(launcher, options)
+    down(launcher)
+    (launcher.directory.parent / "fail").write_text("0001-002 0001-003")
+    with pytest.raises(LaunchError, match=r"node 0001-00[23] ended: this node was told to fail"):
         up(make_launcher(), UpOptions())
     assert launcher.running() == {}
     assert (launcher.node_directory(NodeId("0001-001")) / "data").exists()
+
+
+def test_engines_that_die_again_and_again_are_reported_soon(
+    make_launcher: MakeLauncher, options: UpOptions
+) -> None:
+    launcher = make_launcher()
+    (launcher.directory.parent / "no-engine").touch()
+    with pytest.raises(LaunchError, match=r"engine of node 0001-00. died 3 times.* code 1; it said: no$"):
+        up(launcher, options)
+    assert not launcher.directory.exists()
 
 
 @pytest.mark.parametrize(

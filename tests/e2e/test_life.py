@@ -95,6 +95,27 @@ def test_an_isolated_zone_serves_nothing_and_comes_back(make_cluster: MakeCluste
     check_keys(cluster, "after")
 
 
+def test_a_rotten_log_takes_its_own_node_only(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(shards=1)
+    write_keys(cluster, "before")
+    down(cluster.launcher)
+    rotten = cluster.launcher.node_ids()[1]
+    (log,) = [path for path in cluster.launcher.node_directory(rotten).glob("wal/*1.wal")]
+    data = bytearray(log.read_bytes())
+    place = data.index(b"before-1")  # of a write with others behind it
+    data[place] ^= 1
+    log.write_bytes(data)
+    argv = [sys.executable, "-P", "-m", "cli.main", "up", "--dir", str(cluster.launcher.directory)]
+    result = subprocess.run(argv, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 1
+    assert result.stdout.startswith("started 2 nodes on the data in ")
+    (complaint,) = result.stderr.splitlines()
+    assert complaint.startswith(f"azimuth: node {rotten} does not start: ")
+    assert "see 'A log that cannot be trusted' in docs/operations.md (the 2 other nodes serve" in complaint
+    assert log.read_bytes() == data
+    check_keys(cluster, "before")
+
+
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """A short path: engines put their sockets elsewhere if theirs would be too long for the system."""

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from cluster.errors import EngineError
+from cluster.runtime.engine_trial import try_engine
 from cluster.runtime.valkey import SOCKET_NAME, ValkeyEngine, check_engine, find_engine
 from cluster.runtime.valkey_binary import checked_version
 from cluster.types import NullLog, Offset
@@ -376,6 +377,39 @@ def test_a_program_that_cannot_run_is_one_clear_line(tmp_path: Path) -> None:
     broken.chmod(0o755)
     with pytest.raises(EngineError, match="did not run"):
         check_engine(broken)
+
+
+@pytest.mark.slow
+def test_a_sound_engine_passes_its_trial() -> None:
+    try_engine(find_engine(None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("does", "complaint"),
+    [
+        ("echo 1; echo '12:M 01 Jan 2026 00:00:00.000 # no such option'; exit 1", "code 1; it said: no such"),
+        ("kill -SEGV $$", "was killed by SIGSEGV"),
+        ("exec sleep 600", r"does not answer within 0\.3 s of its start"),
+    ],
+    ids=["ends", "crashes", "hangs"],
+)
+def test_an_engine_that_cannot_start_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, complaint: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
+    (tmp_path / "t").mkdir()
+    engine = tmp_path / "engine"
+    engine.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "Valkey server v=9.1.2 sha=0" && exit\n{does}\n'
+    )
+    engine.chmod(0o755)
+    assert check_engine(engine) == "Valkey 9.1.2"
+    with pytest.raises(EngineError, match=complaint) as caught:
+        try_engine(engine, timeout_s=0.3 if "sleep" in does else 30)
+    assert str(caught.value).startswith(f"engine '{engine}': ")
+    assert list((tmp_path / "t").iterdir()) == []
+    assert not [p for p in psutil.Process().children(recursive=True) if "sleep" in p.name()]
 
 
 # ---------------------------------------------------------------- feed and tap

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x61\x64min.proto\x12\razimuth.admin\"\x0f\n\rStatusRequest\"\xa8\x03\n\x0bStatusReply\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\r\n\x05shard\x18\x03 \x01(\t\x12\n\n\x02\x61z\x18\x04 \x01(\t\x12\x11\n\traft_role\x18\x05 \x01(\t\x12\x0f\n\x07serving\x18\x06 \x01(\t\x12\x0c\n\x04term\x18\x07 \x01(\x04\x12\x0e\n\x06leader\x18\x08 \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\t \x01(\x04\x12\x12\n\nlast_index\x18\n \x01(\x04\x12\x15\n\rcommit_offset\x18\x0b \x01(\x04\x12\x16\n\x0e\x61pplied_offset\x18\x0c \x01(\x04\x12\x16\n\x0e\x65ngine_version\x18\r \x01(\t\x12\x12\n\nengine_pid\x18\x0e \x01(\r\x12\x15\n\risolated_from\x18\x0f \x03(\t\x12\x11\n\tuptime_ms\x18\x10 \x01(\x04\x12:\n\x08\x63ounters\x18\x11 \x03(\x0b\x32(.azimuth.admin.StatusReply.CountersEntry\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x0f\n\rDigestRequest\"D\n\x0b\x44igestReply\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x15\n\rstream_crc32c\x18\x03 \x01(\r\"\x1d\n\x0eIsolateRequest\x12\x0b\n\x03\x61zs\x18\x01 \x03(\t\"\x0e\n\x0cIsolateReply\"\"\n\x0fTransferRequest\x12\x0f\n\x07to_node\x18\x01 \x01(\t\"1\n\rTransferReply\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xa0\x02\n\x05\x41\x64min\x12\x42\n\x06Status\x12\x1c.azimuth.admin.StatusRequest\x1a\x1a.azimuth.admin.StatusReply\x12\x42\n\x06\x44igest\x12\x1c.azimuth.admin.DigestRequest\x1a\x1a.azimuth.admin.DigestReply\x12\x45\n\x07Isolate\x12\x1d.azimuth.admin.IsolateRequest\x1a\x1b.azimuth.admin.IsolateReply\x12H\n\x08Transfer\x12\x1e.azimuth.admin.TransferRequest\x1a\x1c.azimuth.admin.TransferReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x61\x64min.proto\x12\razimuth.admin\"\x0f\n\rStatusRequest\"\xd7\x03\n\x0bStatusReply\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\r\n\x05shard\x18\x03 \x01(\t\x12\n\n\x02\x61z\x18\x04 \x01(\t\x12\x11\n\traft_role\x18\x05 \x01(\t\x12\x0f\n\x07serving\x18\x06 \x01(\t\x12\x0c\n\x04term\x18\x07 \x01(\x04\x12\x0e\n\x06leader\x18\x08 \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\t \x01(\x04\x12\x12\n\nlast_index\x18\n \x01(\x04\x12\x15\n\rcommit_offset\x18\x0b \x01(\x04\x12\x16\n\x0e\x61pplied_offset\x18\x0c \x01(\x04\x12\x16\n\x0e\x65ngine_version\x18\r \x01(\t\x12\x12\n\nengine_pid\x18\x0e \x01(\r\x12\x15\n\risolated_from\x18\x0f \x03(\t\x12\x11\n\tuptime_ms\x18\x10 \x01(\x04\x12:\n\x08\x63ounters\x18\x11 \x03(\x0b\x32(.azimuth.admin.StatusReply.CountersEntry\x12\x16\n\x0e\x65ngine_trouble\x18\x12 \x01(\t\x12\x15\n\rengine_deaths\x18\x13 \x01(\r\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x0f\n\rDigestRequest\"D\n\x0b\x44igestReply\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x15\n\rstream_crc32c\x18\x03 \x01(\r\"\x1d\n\x0eIsolateRequest\x12\x0b\n\x03\x61zs\x18\x01 \x03(\t\"\x0e\n\x0cIsolateReply\"\"\n\x0fTransferRequest\x12\x0f\n\x07to_node\x18\x01 \x01(\t\"1\n\rTransferReply\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xa0\x02\n\x05\x41\x64min\x12\x42\n\x06Status\x12\x1c.azimuth.admin.StatusRequest\x1a\x1a.azimuth.admin.StatusReply\x12\x42\n\x06\x44igest\x12\x1c.azimuth.admin.DigestRequest\x1a\x1a.azimuth.admin.DigestReply\x12\x45\n\x07Isolate\x12\x1d.azimuth.admin.IsolateRequest\x1a\x1b.azimuth.admin.IsolateReply\x12H\n\x08Transfer\x12\x1e.azimuth.admin.TransferRequest\x1a\x1c.azimuth.admin.TransferReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,21 +36,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=30
   _globals['_STATUSREQUEST']._serialized_end=45
   _globals['_STATUSREPLY']._serialized_start=48
-  _globals['_STATUSREPLY']._serialized_end=472
-  _globals['_STATUSREPLY_COUNTERSENTRY']._serialized_start=425
-  _globals['_STATUSREPLY_COUNTERSENTRY']._serialized_end=472
-  _globals['_DIGESTREQUEST']._serialized_start=474
-  _globals['_DIGESTREQUEST']._serialized_end=489
-  _globals['_DIGESTREPLY']._serialized_start=491
-  _globals['_DIGESTREPLY']._serialized_end=559
-  _globals['_ISOLATEREQUEST']._serialized_start=561
-  _globals['_ISOLATEREQUEST']._serialized_end=590
-  _globals['_ISOLATEREPLY']._serialized_start=592
-  _globals['_ISOLATEREPLY']._serialized_end=606
-  _globals['_TRANSFERREQUEST']._serialized_start=608
-  _globals['_TRANSFERREQUEST']._serialized_end=642
-  _globals['_TRANSFERREPLY']._serialized_start=644
-  _globals['_TRANSFERREPLY']._serialized_end=693
-  _globals['_ADMIN']._serialized_start=696
-  _globals['_ADMIN']._serialized_end=984
+  _globals['_STATUSREPLY']._serialized_end=519
+  _globals['_STATUSREPLY_COUNTERSENTRY']._serialized_start=472
+  _globals['_STATUSREPLY_COUNTERSENTRY']._serialized_end=519
+  _globals['_DIGESTREQUEST']._serialized_start=521
+  _globals['_DIGESTREQUEST']._serialized_end=536
+  _globals['_DIGESTREPLY']._serialized_start=538
+  _globals['_DIGESTREPLY']._serialized_end=606
+  _globals['_ISOLATEREQUEST']._serialized_start=608
+  _globals['_ISOLATEREQUEST']._serialized_end=637
+  _globals['_ISOLATEREPLY']._serialized_start=639
+  _globals['_ISOLATEREPLY']._serialized_end=653
+  _globals['_TRANSFERREQUEST']._serialized_start=655
+  _globals['_TRANSFERREQUEST']._serialized_end=689
+  _globals['_TRANSFERREPLY']._serialized_start=691
+  _globals['_TRANSFERREPLY']._serialized_end=740
+  _globals['_ADMIN']._serialized_start=743
+  _globals['_ADMIN']._serialized_end=1031
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("cluster_id", "node", "shard", "az", "raft_role", "serving", "term", "leader", "commit_index", "last_index", "commit_offset", "applied_offset", "engine_version", "engine_pid", "isolated_from", "uptime_ms", "counters")
+    __slots__ = ("cluster_id", "node", "shard", "az", "raft_role", "serving", "term", "leader", "commit_index", "last_index", "commit_offset", "applied_offset", "engine_version", "engine_pid", "isolated_from", "uptime_ms", "counters", "engine_trouble", "engine_deaths")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,8 @@ class StatusReply(_message.Message):
     ISOLATED_FROM_FIELD_NUMBER: _ClassVar[int]
     UPTIME_MS_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_TROUBLE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_DEATHS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     node: str
     shard: str
@@ -53,7 +55,9 @@ class StatusReply(_message.Message):
     isolated_from: _containers.RepeatedScalarFieldContainer[str]
     uptime_ms: int
     counters: _containers.ScalarMap[str, int]
-    def __init__(self, cluster_id: _Optional[str] = ..., node: _Optional[str] = ..., shard: _Optional[str] = ..., az: _Optional[str] = ..., raft_role: _Optional[str] = ..., serving: _Optional[str] = ..., term: _Optional[int] = ..., leader: _Optional[str] = ..., commit_index: _Optional[int] = ..., last_index: _Optional[int] = ..., commit_offset: _Optional[int] = ..., applied_offset: _Optional[int] = ..., engine_version: _Optional[str] = ..., engine_pid: _Optional[int] = ..., isolated_from: _Optional[_Iterable[str]] = ..., uptime_ms: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    engine_trouble: str
+    engine_deaths: int
+    def __init__(self, cluster_id: _Optional[str] = ..., node: _Optional[str] = ..., shard: _Optional[str] = ..., az: _Optional[str] = ..., raft_role: _Optional[str] = ..., serving: _Optional[str] = ..., term: _Optional[int] = ..., leader: _Optional[str] = ..., commit_index: _Optional[int] = ..., last_index: _Optional[int] = ..., commit_offset: _Optional[int] = ..., applied_offset: _Optional[int] = ..., engine_version: _Optional[str] = ..., engine_pid: _Optional[int] = ..., isolated_from: _Optional[_Iterable[str]] = ..., uptime_ms: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., engine_trouble: _Optional[str] = ..., engine_deaths: _Optional[int] = ...) -> None: ...
 
 class DigestRequest(_message.Message):
     __slots__ = ()
