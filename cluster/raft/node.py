@@ -428,6 +428,11 @@ class RaftNode:
         self.leader = None
         if self.is_learner:
             return
+        if self._durable_term != self.term:
+            # The disk has not even taken our last term. We can win nothing with it; but each further term
+            # that we made up would depose the candidates whose disks work.
+            self._events.debug("campaign_withheld", term=self.term, durable_term=self._durable_term)
+            return
         self._move(RoleEvent.ELECTION_TIMEOUT)
         self._votes = {}
         self._events.info("became_pre_candidate", term=self.term)

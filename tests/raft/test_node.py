@@ -508,3 +508,19 @@ def test_a_clock_that_jumps_ahead_breaks_no_promise_to_the_leader() -> None:
         peer.node.tick(jumped + tick * 10 * MS)
     peer.node.step(C, RequestVote(Term(2), Index(9), Term(1), pre_vote=True), jumped + 200 * MS)
     assert (C, VoteResponse(Term(2), True, pre_vote=True)) in peer.settle()
+
+
+def test_a_node_whose_disk_stands_still_makes_up_one_term_and_no_more() -> None:
+    """It can win no election, and every term that it speaks of sends the others' candidates back."""
+    peer = Peer()
+    terms = set()
+    for tick in range(1, 400):
+        peer.node.tick(tick * 10 * MS)
+        while peer.node.has_ready():
+            ready = peer.ready()  # what it wants written never is
+            for to, message in ready.messages:
+                if isinstance(message, RequestVote) and message.pre_vote:
+                    answer = VoteResponse(message.term, True, pre_vote=True)
+                    peer.node.step(to, answer, tick * 10 * MS)
+        terms.add(peer.node.term)
+    assert terms == {0, 1}
