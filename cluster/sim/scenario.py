@@ -10,7 +10,7 @@ What whoever runs a scenario guarantees:
 2. A step with `at_ms` begins then. A step with `when` is looked at from the moment when the step above it in
    the file has begun its last repetition, and begins `after_ms` after its condition first holds.
 3. A target that has to be found (`primary:0001`, `random_az`) is found when the step begins, and again for
-   each repetition; of a shard that has no primary now, the node that leads it is taken, or else its first one.
+   each repetition; of a shard without a primary, the node that leads it is taken, or else its first one.
    `same` is what was found last by a step that had to find its target.
 4. What `for_ms` undoes is what its own step did: a link that two steps have cut is whole when both are over.
 5. A fault that has nothing to do (`kill` what is dead, `resume` what runs) does nothing. A process that ends

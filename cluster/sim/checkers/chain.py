@@ -122,14 +122,8 @@ class ChainCheck:
                     link.reads.append(op)
 
     def roots(self) -> list[Link]:
-        """Where runs start."""
-        return [
-            link
-            for link in self.links.values()
-            if link.before is None
-            and not link.dropped
-            and (link is self.first or link.ended_us < NEVER_US or link.after or link.reads)
-        ]
+        """Where runs start, and writes that perhaps never were, which do no harm."""
+        return [link for link in self.links.values() if link.before is None and not link.dropped]
 
     # Leaving out what is certainly wrong.
 
@@ -138,7 +132,7 @@ class ChainCheck:
         for root in self.roots():
             rooted.update(self.value(link) for link in subtree(root))
         for value, link in self.links.items():
-            if value in rooted or link.before is None or link.dropped:
+            if value in rooted or link.before is None:
                 continue
             path: dict[str | None, Link] = {}
             while self.value(link) not in path and not link.dropped:
