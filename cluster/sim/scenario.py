@@ -385,8 +385,7 @@ ACTIONS: Final[Mapping[Action, ActionSpec]] = {
     ),
     "disk_heal": ActionSpec("end `disk_full`, and `disk_stall` before its time", NODES, "both"),
     "clock_jump": ActionSpec(
-        "the clock jumps ahead; that of a replica breaks its promise to the primary early, "
-        'so do it to a primary, to what has long been paused, or with `read_mode = "quorum"`',
+        "the clock jumps ahead",
         NODES,
         "sim",
         options={"jump_ms": _ms("how far", most=3_600_000)},

@@ -65,7 +65,11 @@ class ScenarioSimulation(Simulation):
     def _outcome(self) -> Outcome:
         outcome = super()._outcome()
         longest = self.longest_outage_ms()
+        finished = not self.world.broken
         outcome.violations = judge(self.scenario, outcome, longest, self.minority_acked)
+        for step in self._steps.missing() if finished else ():
+            text = f"the step in line {step.line} ({step.action}) never began"
+            outcome.violations.append(Violation(EXPECTATION, "", text))
         return outcome
 
 
@@ -80,6 +84,10 @@ class StepRunner:
         self._over: set[int] = set()
         self._found: list[Machine] = []  # what the last step that had to find its target has found
         self._lost_primaries: dict[ShardId, NodeId] = {}
+
+    def missing(self) -> list[files.Step]:
+        """Steps that have not begun: their condition never came true, or too late."""
+        return [step for number, step in enumerate(self._steps) if number not in self._last_begun]
 
     def start(self) -> None:
         self._began = self._sim.world.now
@@ -150,7 +158,9 @@ class StepRunner:
             return self._transfer(ShardId(step.target.name))
         if step.action == "cut":
             assert step.options.link_from is not None and step.options.link_to is not None
-            senders, receivers = self._find(step.options.link_from, 0), self._find(step.options.link_to, 0)
+            # The two ends of a link are not what `same` means.
+            senders = self._resolve(step.options.link_from, 0)
+            receivers = self._resolve(step.options.link_to, 0)
             self._note(step, [*senders, *receivers])
             return self._sim.faults.cut(senders, receivers)
         machines = (
