@@ -24,6 +24,7 @@ from cluster.errors import ClusterDown, Err, Loading, Moved, ReadOnly
 from cluster.front.answers import ANSWERS
 from cluster.front.commands import CommandSpec, CommandTable
 from cluster.front.lane import ClientLane
+from cluster.front.resp import COMMAND_BYTES_MAX
 from cluster.front.session import Route, Session, Transport
 from cluster.raft import LogStorage, Membership, RaftConfig, RaftNode, Ready, Role
 from cluster.raft.messages import Entry, HardState, Message
@@ -63,6 +64,7 @@ class NodeSettings:
     use_lease: bool = True
     unavailable_wait_us: int = 1_000_000  # how long a command waits for its shard to get a primary
     sessions_max: int = 10_000
+    command_bytes_max: int = COMMAND_BYTES_MAX
 
 
 class Node:
@@ -225,7 +227,8 @@ class Node:
         if len(self.sessions) >= self.settings.sessions_max:
             raise Err("max number of clients reached")
         self._session_count += 1
-        session = Session(self._session_count, self, transport, address)
+        limit = self.settings.command_bytes_max
+        session = Session(self._session_count, self, transport, address, limit)
         self.sessions[session.id] = session
         return session
 

@@ -46,6 +46,13 @@ class ProtocolError(Err):
         super().__init__(f"Protocol error: {text}")
 
 
+class CommandTooLarge(Err):
+    """A command was larger than it may be. It was read to its end and thrown away; the connection is well."""
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__(f"command exceeds {bytes_max} bytes; it was not executed")
+
+
 class Command(NamedTuple):
     """One command of a client."""
 
@@ -53,14 +60,20 @@ class Command(NamedTuple):
     raw: bytes  # the same as a strict RESP2 array of bulk strings
 
 
+# What becomes one entry of the log must reach the other zones without keeping heartbeats waiting for an
+# election timeout, on a busy machine too. docs/performance.md, "Large values", says what was measured.
+COMMAND_BYTES_MAX: Final = 8 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class ParserLimits:
-    """How much of one command is believed. Beyond it the connection ends."""
+    """How much of one command is believed. Beyond it the connection ends, except for `command_bytes_max`."""
 
     args_max: int = 1024 * 1024
-    bulk_bytes_max: int = 64 << 20  # one argument
+    bulk_bytes_max: int = 512 << 20  # one argument, as in Valkey
     inline_bytes_max: int = 64 << 10  # one line: an inline command, or a length
-    query_bytes_max: int = 68 << 20  # one command, all of it: its effects must fit into one entry of the log
+    query_bytes_max: int = 1 << 30  # one command, all of it, however little of it is kept
+    command_bytes_max: int = COMMAND_BYTES_MAX  # one command that is executed; a larger one is refused
 
 
 # Lengths as they may be written, and nothing else: no plus sign, no leading zero, no blank. Longer ones:
@@ -86,17 +99,20 @@ class CommandParser:
     Invariants: `_ready` comes before `_buffer`. `_buffer[_start:]` begins with the first command that has
     not been taken; of it `_args` have been read, `_missing` are to come, the next header or body stands at
     `_position`, and `_bulk` is the length of the body that begins there (-1: a header comes next).
-    `_missing == 0`: nothing of it was read.
+    `_missing == 0`: nothing of it was read. Once it is known to be too large (`_over`), what was read of it
+    is thrown away and counted in `_dropped`, and `_start` goes along.
     """
 
     __slots__ = (
         "_args",
         "_buffer",
         "_bulk",
+        "_dropped",
         "_failure",
         "_fast",
         "_limits",
         "_missing",
+        "_over",
         "_position",
         "_ready",
         "_ready_bytes",
@@ -113,12 +129,14 @@ class CommandParser:
         self._args: list[bytes] = []
         self._missing = 0
         self._bulk = -1
+        self._over = False
+        self._dropped = 0
         self._failure: ProtocolError | None = None
         # The fast way asks for no limit, so it is only taken where no limit can be met on it.
         self._fast = (
             limits.args_max >= len(_COUNTS)
             and limits.bulk_bytes_max >= len(_HEADERS)
-            and limits.query_bytes_max >= _FAST_BYTES_MAX
+            and min(limits.query_bytes_max, limits.command_bytes_max) >= _FAST_BYTES_MAX
         )
 
     @property
@@ -168,7 +186,8 @@ class CommandParser:
             self._buffer += memoryview(data)[taken:]
 
     def next(self) -> Command | None:
-        """The next command, or None until more is fed. Raises ProtocolError, then for ever the same one."""
+        """The next command, or None until more is fed. Raises CommandTooLarge in its place, and
+        ProtocolError, then for ever the same one."""
         if self._ready:
             command = self._ready.popleft()
             self._ready_bytes -= len(command[1])
@@ -256,6 +275,9 @@ class CommandParser:
             if self._missing:
                 if not self._read_args():
                     break
+                if self._over:
+                    self._restart(buffer, self._position)
+                    raise CommandTooLarge(self._limits.command_bytes_max)
                 command = Command(self._args, bytes(buffer[self._start : self._position]))
                 self._restart(buffer, self._position)
                 return command
@@ -271,6 +293,8 @@ class CommandParser:
         self._args = []
         self._missing = 0
         self._bulk = -1
+        self._over = False
+        self._dropped = 0
         if start >= len(buffer):
             buffer.clear()
             self._start = self._position = 0
@@ -333,20 +357,35 @@ class CommandParser:
                     size = _integer(digits)
                 if size is None or not 0 <= size <= limits.bulk_bytes_max:
                     raise self._fail("invalid bulk length")
-                if end + 4 + size - self._start > limits.query_bytes_max:
+                total = self._dropped + end + 4 + size - self._start
+                if total > limits.query_bytes_max:
                     raise self._fail(f"command exceeds {limits.query_bytes_max} bytes")
+                if total > limits.command_bytes_max:
+                    self._over = True
+                    self._args = []
                 self._bulk = size
                 self._position = end + 2
+            if self._over:
+                self._drop()
             end = self._position + self._bulk
             if len(buffer) < end + 2:
                 return False
             if buffer[end] != 0x0D or buffer[end + 1] != 0x0A:
                 raise self._fail("invalid CRLF in request")
-            self._args.append(bytes(buffer[self._position : end]))
+            if not self._over:
+                self._args.append(bytes(buffer[self._position : end]))
             self._position = end + 2
             self._bulk = -1
             self._missing -= 1
         return True
+
+    def _drop(self) -> None:
+        """Let go of the command up to here, and of what has come of the argument at `_position`."""
+        here = min(self._bulk, len(self._buffer) - self._position)
+        self._bulk -= here
+        self._position += here
+        self._dropped += self._position - self._start
+        self._start = self._position
 
     def _inline(self) -> list[bytes] | None:
         """Read one line of words; [] for an empty one, None while it is incomplete."""

@@ -30,12 +30,18 @@ from typing import Protocol, assert_never
 from cluster.errors import ClusterDown, CrossSlot, Err, ExecAbort, InDoubt, ReplyError, TryAgain
 from cluster.front.commands import CommandSpec, CommandTable, Disposition
 from cluster.front.lane import ClientLane
-from cluster.front.resp import Command, CommandParser, ProtocolError
+from cluster.front.resp import (
+    COMMAND_BYTES_MAX,
+    Command,
+    CommandParser,
+    CommandTooLarge,
+    ParserLimits,
+    ProtocolError,
+)
 from cluster.types import Slot
 
 INFLIGHT_MAX = 1024
 BUFFERED_BYTES_MAX = 1 << 20
-TRANSACTION_BYTES_MAX = 64 << 20
 OK = b"+OK\r\n"
 QUEUED = b"+QUEUED\r\n"
 ALLOWED_LOCAL_IN_MULTI = frozenset({"ping", "echo"})  # the engine may answer these as well as the front
@@ -101,7 +107,8 @@ class SessionHost(Protocol):
 class Transaction:
     """What was queued since MULTI."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
         self.commands: list[bytes] = []
         self.size = 0
         self.slot: Slot | None = None
@@ -114,14 +121,22 @@ class Transaction:
                 raise CrossSlot("Keys in request don't hash to the same slot")
             self.slot = slot
         self.size += len(raw)
-        if self.size > TRANSACTION_BYTES_MAX:
-            raise Err(f"transaction exceeds {TRANSACTION_BYTES_MAX} bytes")
+        if self.size > self._bytes_max:
+            raise Err(f"transaction exceeds {self._bytes_max} bytes")
         self.commands.append(raw)
         self.writes = self.writes or writes
 
 
 class Session:
-    def __init__(self, session_id: int, host: SessionHost, transport: Transport, address: str) -> None:
+    def __init__(
+        self,
+        session_id: int,
+        host: SessionHost,
+        transport: Transport,
+        address: str,
+        command_bytes_max: int = COMMAND_BYTES_MAX,
+    ) -> None:
+        """`command_bytes_max`: of a command, and of all commands of a transaction together."""
         self.id = session_id
         self.address = address
         self.protocol = 2
@@ -133,7 +148,8 @@ class Session:
         self.closed = False
         self._host = host
         self._transport = transport
-        self._parser = CommandParser()
+        self._command_bytes_max = command_bytes_max
+        self._parser = CommandParser(ParserLimits(command_bytes_max=command_bytes_max))
         self._inflight: deque[int | bytes] = deque()
         self._lane: ClientLane | None = None  # the lane of what is in flight
         self._own: ClientLane | None = None
@@ -231,6 +247,10 @@ class Session:
             if command is None:
                 try:
                     command = self._parser.next()
+                except CommandTooLarge as error:
+                    self.commands += 1
+                    self._refuse(error)
+                    continue
                 except ProtocolError as error:
                     self._reply(error.resp())
                     self._close_when_drained()
@@ -397,7 +417,7 @@ class Session:
     def _begin_transaction(self) -> None:
         if self._transaction is not None:
             raise Err("MULTI calls can not be nested")
-        self._transaction = Transaction()
+        self._transaction = Transaction(self._command_bytes_max)
         self._reply(OK)
 
     def _forget_watch(self, command: Command, *, ends_transaction: bool) -> None:

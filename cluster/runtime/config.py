@@ -17,6 +17,7 @@
     [limits]                            # optional, as each of its keys
     sessions_max = 10000                # client connections per node
     unavailable_wait_ms = 1000          # how long a command waits for its shard to get a primary
+    command_bytes_max = 8388608         # one command, and one transaction; more wants wider election timeouts
 
     [[shards]]
     id = "0001"
@@ -49,12 +50,15 @@ import tomli_w
 
 from cluster.az.topology import NodeSpec, ShardSpec, Topology, check_placement
 from cluster.errors import ConfigError
+from cluster.front.resp import COMMAND_BYTES_MAX
 from cluster.raft.config import RaftConfig
+from cluster.runtime.valkey_binary import BULK_BYTES_MAX
 from cluster.shard.slots import parse_slot_range
 from cluster.types import Az, NodeId, ShardId
 
 ReadMode = Literal["lease", "quorum"]
 FILE_BYTES_MAX: Final = 8 << 20  # 500 shards of 7 nodes take about 0.5 MB
+COMMAND_BYTES_LEAST: Final = 1 << 20
 _HEADER: Final = "# An Azimuth cluster. Every node reads this file; keep it the same everywhere.\n\n"
 _Value = TypeVar("_Value")
 
@@ -69,12 +73,17 @@ class Limits:
 
     sessions_max: int = 10_000
     unavailable_wait_ms: int = 1_000
+    command_bytes_max: int = COMMAND_BYTES_MAX
 
     def __post_init__(self) -> None:
         if self.sessions_max < 1:
             raise ConfigError("limits.sessions_max: must be positive")
         if self.unavailable_wait_ms < 0:
             raise ConfigError("limits.unavailable_wait_ms: must not be negative")
+        if not COMMAND_BYTES_LEAST <= self.command_bytes_max <= BULK_BYTES_MAX:
+            raise ConfigError(
+                f"limits.command_bytes_max: must be between {COMMAND_BYTES_LEAST} and {BULK_BYTES_MAX}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +253,7 @@ def _read_limits(table: _Table) -> Limits:
     limits = Limits(
         sessions_max=table.take("sessions_max", int, default.sessions_max),
         unavailable_wait_ms=table.take("unavailable_wait_ms", int, default.unavailable_wait_ms),
+        command_bytes_max=table.take("command_bytes_max", int, default.command_bytes_max),
     )
     table.end()
     return limits
@@ -299,6 +309,7 @@ def render(config: ClusterConfig) -> str:
     values["limits"] = {
         "sessions_max": config.limits.sessions_max,
         "unavailable_wait_ms": config.limits.unavailable_wait_ms,
+        "command_bytes_max": config.limits.command_bytes_max,
     }
     values["shards"] = [_shard_values(shard) for shard in topology.shards]
     return _HEADER + tomli_w.dumps(values)

@@ -100,7 +100,7 @@ def test_a_rotten_log_takes_its_own_node_only(make_cluster: MakeCluster) -> None
     write_keys(cluster, "before")
     down(cluster.launcher)
     rotten = cluster.launcher.node_ids()[1]
-    (log,) = [path for path in cluster.launcher.node_directory(rotten).glob("wal/*1.wal")]
+    (log,) = list(cluster.launcher.node_directory(rotten).glob("wal/*1.wal"))
     data = bytearray(log.read_bytes())
     place = data.index(b"before-1")  # of a write with others behind it
     data[place] ^= 1

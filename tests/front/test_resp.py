@@ -15,6 +15,7 @@ from cluster.front.commands import unknown_command
 from cluster.front.resp import (
     Command,
     CommandParser,
+    CommandTooLarge,
     ParserLimits,
     ProtocolError,
     ReplySplitter,
@@ -46,6 +47,26 @@ def parse(chunks: Iterable[bytes], limits: ParserLimits | None = None) -> Outcom
     return commands, b""
 
 
+def parse_and_note_refusals(chunks: Iterable[bytes], limits: ParserLimits) -> list[list[bytes] | str]:
+    """The same; a command that is too large stands there as what is said of it."""
+    parser = CommandParser(limits)
+    seen: list[list[bytes] | str] = []
+    for chunk in chunks:
+        parser.feed(chunk)
+        while True:
+            try:
+                command = parser.next()
+            except CommandTooLarge as error:
+                seen.append(error.text)
+                continue
+            assert parser.buffered <= limits.command_bytes_max + len(chunk), "what is too large is not kept"
+            if command is None:
+                break
+            check_raw(command)
+            seen.append(command.args)
+    return seen
+
+
 def check_raw(command: Command) -> None:
     assert command.args, "a command has a name"
     assert command.raw == encode_command(command.args), "raw is the strict form of what was understood"
@@ -61,6 +82,38 @@ def assert_cutting_does_not_matter(data: bytes, cut: int, limits: ParserLimits |
     if len(data) < 3000:
         assert parse(bytewise(data), limits) == whole
     return whole
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 4096, 10_000])
+def test_a_command_that_is_too_large_is_refused_in_its_turn_and_the_next_is_read(size: int) -> None:
+    limits = ParserLimits(command_bytes_max=1000)
+    at_limit = [b"SET", b"k", b"x" * (1000 - len(encode_command([b"SET", b"k", b"x" * 900])) + 900)]
+    assert len(encode_command(at_limit)) == 1000
+    ping = [b"PING"]
+    commands = [
+        ping,
+        [b"SET", b"k", b"\r\n$1" * 1000],
+        ping,
+        at_limit,
+        [b"MSET", *[b"some"] * 300, b"x" * 3000],
+        [*at_limit[:2], at_limit[2] + b"y"],
+        ping,
+    ]
+    stream = b"".join(encode_command(args) for args in commands)
+    chunks = [stream[i : i + size] for i in range(0, len(stream), size)]
+    refusal = "command exceeds 1000 bytes; it was not executed"
+    expected = [ping, refusal, ping, at_limit, refusal, refusal, ping]
+    assert parse_and_note_refusals(chunks, limits) == expected
+
+
+def test_what_is_too_large_must_be_well_formed_all_the_same() -> None:
+    parser = CommandParser(ParserLimits(command_bytes_max=100))
+    parser.feed(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$200\r\n" + bytes(150))
+    assert parser.next() is None
+    assert parser.buffered == 0
+    parser.feed(bytes(50) + b"xy")
+    with pytest.raises(ProtocolError, match="invalid CRLF"):
+        parser.next()
 
 
 # -- alone ----------------------------------------------------------------------------------------------

@@ -473,6 +473,33 @@ def test_a_client_that_takes_no_replies_has_no_more_commands_executed() -> None:
     world.run_until(lambda: client.replies == list(range(1, 51)))
 
 
+def test_what_is_too_large_is_refused_definitely_and_the_connection_goes_on() -> None:
+    world = World(seed=3)
+    client = world.client(world.primary())
+    limit = world.primary().node.settings.command_bytes_max
+    refusal = f"ERR command exceeds {limit} bytes; it was not executed"
+    client.send("SET", "k", "before")
+    client.send("SET", "k", "x" * limit)
+    client.send("GET", "k")
+    client.send("MULTI")
+    client.send("SET", "k", "y" * limit)
+    client.send("SET", "k", "z")
+    client.send("EXEC")
+    client.send("MULTI")
+    client.send("SET", "k", "x" * (limit // 2))
+    client.send("APPEND", "k", "y" * (limit // 2))
+    client.send("DISCARD")
+    client.send("GET", "k")
+    world.run_until(lambda: len(client.replies) == 12)
+    aborted = "EXECABORT Transaction discarded because of previous errors."
+    said = [str(reply) if isinstance(reply, Exception) else reply for reply in client.replies]
+    assert said == [
+        *(b"OK", refusal, b"before"),
+        *(b"OK", refusal, b"QUEUED", aborted),
+        *(b"OK", b"QUEUED", f"ERR transaction exceeds {limit} bytes", b"OK", b"before"),
+    ]
+
+
 def write_and_crash_before_anybody_hears_of_the_commit(world: World) -> Member:
     """A write that every log holds, and of which only the crashed primary knew that it is committed."""
     primary = world.primary()

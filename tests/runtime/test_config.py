@@ -75,7 +75,9 @@ def configs(draw: st.DrawFn) -> ClusterConfig:
         ),
         read_mode=draw(st.sampled_from(["lease", "quorum"])),
         engine_path=draw(st.none() | st.text(min_size=1, max_size=20)),
-        limits=Limits(draw(st.integers(1, 10**6)), draw(st.integers(0, 10**6))),
+        limits=Limits(
+            draw(st.integers(1, 10**6)), draw(st.integers(0, 10**6)), draw(st.integers(1 << 20, 64 << 20))
+        ),
         allow_unsafe_placement=draw(st.booleans()),
     )
 
@@ -166,6 +168,11 @@ MISTAKES = [
         "unavailable_wait_ms = 1000",
         "unavailable_wait_ms = -1",
         "limits.unavailable_wait_ms: must not be negative",
+    ),
+    (
+        "command_bytes_max = 8388608",
+        "command_bytes_max = 100000000",
+        "limits.command_bytes_max: must be between 1048576 and 67108864",
     ),
     ("[limits]", "[engine]\npath = 3\n[limits]", "engine.path: must be a string"),
     ("[limits]", "[engine]\nargs = []\n[limits]", "engine.args: unknown key"),
