@@ -8,16 +8,19 @@ The form is that of `azimuth status --json`:
             "applied_offset",
              "lag", "engine", "pid", "engine_pid", "engine_trouble", "uptime_ms", "isolated_from"}]}]}
 
-`alive` is whether the process lives; `state` is running, paused, silent (lives, does not answer) or dead;
+`alive` is whether the process lives: we started it, or it answers under its address as this node of this
+cluster (then somebody else did, and `pid` is null). `state` is running, paused, silent (lives, does not
+answer) or dead;
 `role` is what the node says of itself (primary, replica, promoting, rebuilding, journal …) and null if it
 says nothing, as are the offsets. `lag` is how many bytes the primary has committed that this engine has not
 applied.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from cluster.az.topology import NodeSpec, ShardSpec
+from cluster.az.topology import NodeSpec, ShardSpec, Topology
 from cluster.runtime.admin_client import AdminClient
 from cluster.runtime.launcher import Launcher
 from cluster.runtime.pb import admin_pb2
@@ -32,18 +35,28 @@ def collect(launcher: Launcher, admin: AdminClient) -> dict[str, Any]:
     topology = launcher.topology
     running = launcher.running()
     held = {node for node, ref in running.items() if is_stopped(ref)}
-    asked = [node for node in running if node not in held]
+    asked = [node.id for node in topology.nodes if node.id not in held]
     # A node asks its engine for the applied offset when it is asked itself, and answers with what it knew
     # before.
-    if any(answer.applied_offset < answer.commit_offset for answer in admin.statuses(asked).values()):
+    answers = ask(topology, admin, asked)
+    if any(answer.applied_offset < answer.commit_offset for answer in answers.values()):
         time.sleep(OFFSET_ANSWER_S)
-    answers = admin.statuses(asked)
+    answers = ask(topology, admin, [node for node in asked if node in answers or node in running])
     return {
         "name": topology.name,
         "cluster_id": topology.cluster_id,
         "isolated": list(launcher.state().isolated),
         "shards": [describe_shard(shard, running, held, answers) for shard in topology.shards],
     }
+
+
+def ask(
+    topology: Topology, admin: AdminClient, nodes: Sequence[NodeId]
+) -> dict[NodeId, admin_pb2.StatusReply]:
+    """The answers of those that are who they should be: the ports of a dead node may be another cluster's."""
+    found = admin.statuses(nodes)
+    ours = topology.cluster_id
+    return {node: it for node, it in found.items() if it.cluster_id == ours and it.node == node}
 
 
 def describe_shard(
@@ -75,17 +88,17 @@ def describe_node(
     answer: "admin_pb2.StatusReply | None",
     committed: int | None,
 ) -> dict[str, Any]:
-    if process is None:
-        state = "dead"
-    elif held:
+    if held:
         state = "paused"
+    elif answer is not None:
+        state = "running"
     else:
-        state = "running" if answer is not None else "silent"
+        state = "dead" if process is None else "silent"
     described: dict[str, Any] = {
         "id": node.id,
         "az": node.az,
         "address": f"{node.host}:{node.port}",
-        "alive": process is not None,
+        "alive": state != "dead",
         "state": state,
         "pid": process.pid if process is not None else None,
         "role": None,

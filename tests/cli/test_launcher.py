@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +16,9 @@ from cluster.runtime.admin_client import AdminClient
 from cluster.runtime.launcher import Launcher, LaunchError, tail
 from cluster.runtime.overview import collect
 from cluster.runtime.processes import ProcessRef, family, is_alive, is_stopped
-from cluster.runtime.up import UpOptions, check_agrees, down, up
+from cluster.runtime.up import UpOptions, check_agrees, down, plan, up
 from cluster.types import NodeId
+from tests.cli.conftest import FAKE_NODE
 
 MakeLauncher = Callable[[], Launcher]
 
@@ -343,6 +345,39 @@ def test_status_has_the_documented_form(make_launcher: MakeLauncher, options: Up
     )
     assert (dead["alive"], dead["state"], dead["role"], dead["az"]) == (False, "dead", None, "az-c")
     assert primary["address"] == f"127.0.0.1:{options.port}"
+
+
+def test_status_finds_nodes_that_somebody_else_started(
+    make_launcher: MakeLauncher, options: UpOptions, tmp_path: Path
+) -> None:
+    """A supervisor, with `azimuth node run`. And what answers for another cluster is nobody of ours."""
+    launcher = make_launcher()
+    launcher.create(plan(options))
+    foreign = tmp_path / "other.toml"
+    foreign.write_text(
+        launcher.config_path.read_text().replace(f'"{launcher.topology.cluster_id}"', '"another"', 1)
+    )
+    started = []
+    for node, config in (("0001-001", launcher.config_path), ("0001-002", foreign)):
+        (tmp_path / node).mkdir()
+        argv = [*FAKE_NODE, "--config", str(config), "--node", node, "--data", str(tmp_path / node)]
+        started.append(subprocess.Popen(argv, stderr=subprocess.PIPE, text=True))
+    try:
+        for process in started:
+            assert process.stderr is not None
+            assert "node_started" in process.stderr.readline()
+        with AdminClient(launcher.topology.nodes) as admin:
+            (shard,) = collect(launcher, admin)["shards"]
+    finally:
+        for process in started:
+            process.terminate()
+            process.communicate()
+    assert [(node["alive"], node["state"], node["role"]) for node in shard["nodes"]] == [
+        (True, "running", "primary"),
+        (False, "dead", None),
+        (False, "dead", None),
+    ]
+    assert shard["primary"] == "0001-001"
 
 
 def test_two_ups_at_once_make_one_cluster(make_launcher: MakeLauncher, options: UpOptions) -> None:
