@@ -193,6 +193,7 @@ class SimClient:
         self._believes: dict[ShardId, NodeId] = {}
         self._connections: dict[NodeId, Connection] = {}
         self.outstanding = 0
+        self.timeout_us = sim.config.op_timeout_us
 
     def delay(self) -> int:
         return 50 + int(self._delay_us * self._random() ** 2)
@@ -201,7 +202,7 @@ class SimClient:
         """Start an operation that is in the history already."""
         pending = Pending(op, shard, data, replies)
         self.outstanding += 1
-        self.sim.world.after(self.sim.config.op_timeout_us, partial(self._timed_out, pending))
+        self.sim.world.after(self.timeout_us, partial(self._timed_out, pending))
         self._attempt(pending)
 
     def _attempt(self, pending: Pending) -> None:

@@ -41,6 +41,7 @@ from cluster.sim.world import World
 from cluster.types import NodeId, ShardId
 
 SERVE_TIMEOUTS = 3
+PROBE_TIMEOUT_US = 5_000_000
 CONVERGE_US = 60_000_000
 BOOT_US = 30_000_000
 BUCKET_US = 100_000
@@ -369,6 +370,8 @@ class Simulation:
         if not self.drivers:
             return
         client = SimClient(self, self._reader_number, random.Random(f"probe {self.config.seed}"))
+        # A leader in the hostile rest may be slow for good: the probe waits for what comes late.
+        client.timeout_us = max(client.timeout_us, PROBE_TIMEOUT_US)
         probe = Driver(client, self._probe_workload(), 50.0, 64, probe=True)
         probe.start()
         elected = self.go(self.elect_deadline_us(), self._every_shard_led)
@@ -426,8 +429,8 @@ class Simulation:
         rebuilt, a client finds the primary after a lost connection and an unavailable one."""
         config = self.config
         start_us = 1_000_000 + config.engine_boot_us + config.restart_us
-        find_us = config.op_timeout_us + config.unavailable_wait_us
-        return self.elect_deadline_us() + start_us + find_us + 2_000_000
+        find_us = max(config.op_timeout_us, PROBE_TIMEOUT_US) + config.unavailable_wait_us
+        return self.elect_deadline_us() + start_us + find_us
 
     def _heal(self, machines: Sequence[Machine]) -> None:
         """Links among these work, their disks too, they run."""
