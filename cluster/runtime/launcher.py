@@ -9,7 +9,7 @@ Rules:
 1. Everything that can be checked is checked before anything is created or started.
 2. A directory is ours if it holds cluster.toml. One that is not ours and not empty is never written to.
 3. state.json is replaced atomically after every start, so a command that dies leaves at most one process that
-   nobody recorded; `adopt` finds it by its command line.
+   nobody recorded; `_adopt` finds it by its command line, and all of them if the file is lost.
 4. Signals go through `ProcessRef`s only (cluster/runtime/processes.py).
 5. What fails half-way is undone: processes end, and a directory that `up` made disappears.
 6. Only loopback: the launcher knows no other machine. Many hosts use `azimuth node run` under a supervisor.
@@ -81,16 +81,16 @@ class State:
 
     @classmethod
     def read(cls, path: Path) -> "State":
+        """A file that is missing or damaged says nothing; whoever changes something looks for processes."""
         try:
             raw = json.loads(path.read_text())
-            nodes = {NodeId(node): ProcessRef(ref["pid"], ref["born"]) for node, ref in raw["nodes"].items()}
+            nodes = {
+                NodeId(node): ProcessRef(int(ref["pid"]), str(ref["born"]))
+                for node, ref in raw["nodes"].items()
+            }
             return cls(nodes, [Az(az) for az in raw["isolated"]])
-        except FileNotFoundError:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"{path} is damaged ({error}); end the processes by hand and delete it"
-            ) from None
 
     def write(self, path: Path) -> None:
         raw = {
@@ -462,6 +462,7 @@ class Launcher:
         return {node for node, ref in self.running().items() if is_stopped(ref)}
 
     def _running_of(self, nodes: Sequence[NodeId]) -> dict[NodeId, ProcessRef]:
+        self._adopt(self.state())
         running = self.running()
         return {node: running[node] for node in nodes if node in running}
 
@@ -486,6 +487,7 @@ class Launcher:
         self.nodes_of_az(az)
         with self.locked():
             state = self.state()
+            self._adopt(state)
             if (az in state.isolated) == cut:
                 return False
             state.isolated = sorted({*state.isolated, Az(az)} if cut else {*state.isolated} - {Az(az)})

@@ -120,6 +120,18 @@ def test_a_wrong_cluster_toml_is_one_line(tmp_path: Path, text: str) -> None:
         assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments", [["down"], ["down", "--wipe"], ["az", "kill", "az-a"], ["status"]], ids=str
+)
+def test_nothing_is_written_into_a_directory_without_a_cluster(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    result = azimuth(*arguments, "--dir", str(tmp_path))
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"azimuth: no cluster in {tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def test_commands_on_a_running_cluster(
     make_launcher: MakeLauncher, options: UpOptions, tmp_path: Path
 ) -> None:

@@ -401,15 +401,31 @@ def test_two_ups_at_once_make_one_cluster(make_launcher: MakeLauncher, options: 
     assert len([outcome for outcome in outcomes if isinstance(outcome, list) and outcome]) == 1
 
 
-def test_a_damaged_state_file_is_one_clear_line(make_launcher: MakeLauncher, options: UpOptions) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"nodes": 3, "isolated": []}', '{"nodes": {"0001-001": {"pid": "self", "bo', "\0\xff"]
+)
+def test_a_damaged_state_file_counts_as_none_and_the_nodes_are_found_again(
+    make_launcher: MakeLauncher, options: UpOptions, text: str
+) -> None:
     launcher = make_launcher()
     up(launcher, options)
-    saved = (launcher.directory / "state.json").read_text()
-    for text in ("", "[]", '{"nodes": 3, "isolated": []}', saved[:-20]):
-        (launcher.directory / "state.json").write_text(text)
-        with pytest.raises(ConfigError, match=r"state\.json is damaged"):
-            launcher.running()
-    (launcher.directory / "state.json").write_text(saved)
+    running = launcher.running()
+    path = launcher.directory / "state.json"
+    path.write_text(text, encoding="latin-1")
+    try:
+        assert make_launcher().pause(launcher.nodes_of_az("az-b")) == ["0001-002"]
+        assert launcher.running() == running
+        path.write_text(text, encoding="latin-1")
+        make_launcher().resume(launcher.node_ids())
+        path.write_text(text, encoding="latin-1")
+        assert make_launcher().isolate("az-c", cut=True)
+        assert launcher.running() == running
+        path.write_text(text, encoding="latin-1")
+        assert up(make_launcher(), UpOptions()).started == []
+    finally:
+        path.write_text(text, encoding="latin-1")
+        assert len(down(make_launcher())) == 3
+    assert [ref for ref in running.values() if is_alive(ref)] == []
 
 
 def test_tail_reads_the_last_lines(tmp_path: Path) -> None:
