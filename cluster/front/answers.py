@@ -108,9 +108,10 @@ def hello(session: Session, args: list[bytes], view: NodeView) -> bytes:
     session.set_protocol(protocol)
     if name is not None:
         session.name = name
+    product, _, number = view.engine_version.partition(" ")  # empty until the engine has told it
     fields = [
-        (b"server", encode_bulk(b"valkey")),
-        (b"version", encode_bulk(view.engine_version.encode())),
+        (b"server", encode_bulk((product or "Valkey").lower().encode())),
+        (b"version", encode_bulk((number or "0.0.0").encode())),
         (b"proto", encode_integer(protocol)),
         (b"id", encode_integer(session.id)),
         (b"mode", encode_bulk(b"cluster")),

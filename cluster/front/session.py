@@ -29,6 +29,7 @@ from typing import Protocol, assert_never
 
 from cluster.errors import ClusterDown, CrossSlot, Err, ExecAbort, InDoubt, ReplyError, TryAgain
 from cluster.front.commands import CommandSpec, CommandTable, Disposition
+from cluster.front.info import InfoReceiver
 from cluster.front.lane import ClientLane
 from cluster.front.resp import (
     COMMAND_BYTES_MAX,
@@ -113,6 +114,7 @@ class Transaction:
         self.size = 0
         self.slot: Slot | None = None
         self.writes = False
+        self.infos: list[int] = []  # places of INFO among the commands
         self.failed = False  # a command was refused: EXEC will be
 
     def add(self, raw: bytes, slot: Slot | None, writes: bool) -> None:
@@ -323,7 +325,7 @@ class Session:
         if not self._switch_lane(lane, command):
             return False
         self._inflight.append(Mark.WRITE if write else Mark.READ)
-        lane.submit(self, command.raw)
+        lane.submit(InfoReceiver(self) if spec.name == "info" else self, command.raw)
         return True
 
     def _switch_lane(self, lane: ClientLane, command: Command) -> bool:
@@ -388,6 +390,8 @@ class Session:
             # Only to learn whether it belongs to this shard: a primary is needed at EXEC.
             self._host.route(slot, write=spec.is_write, readonly=False)
         transaction.add(command.raw, slot, spec.is_write)
+        if spec.name == "info":
+            transaction.infos.append(len(transaction.commands) - 1)
         self._reply(QUEUED)
 
     def _on_transaction_command(self, command: Command, spec: CommandSpec) -> None:
@@ -458,7 +462,8 @@ class Session:
             return
         self._inflight.append(Mark.WRITE if transaction.writes else Mark.READ)
         block = b"".join([_MULTI, *transaction.commands, _EXEC])
-        lane.submit_block(self, block, skipped=len(transaction.commands) + 1)
+        receiver = InfoReceiver(self, frozenset(transaction.infos)) if transaction.infos else self
+        lane.submit_block(receiver, block, skipped=len(transaction.commands) + 1)
         self._end_transaction(unwatch=False)
 
     def _end_transaction(self, *, unwatch: bool = True) -> None:
