@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.az.topology import check_placement, plan_topology
+from cluster.az.topology import PEER_PORT_OFFSET, check_placement, plan_topology
 from cluster.errors import ConfigError
 from cluster.raft.config import RaftConfig
 from cluster.runtime.config import ClusterConfig, check_survives_a_zone
@@ -26,6 +26,8 @@ DEFAULT_SHARDS = 3
 DEFAULT_REPLICAS = 2
 DEFAULT_AZS = ("az-a", "az-b", "az-c")
 DEFAULT_PORT = 7001
+BASE_PORT_LEAST = 10_000
+EPHEMERAL_PORT_LEAST = 32_768  # from here on Linux gives ports to outgoing connections; others begin higher
 ELECTION_TIMEOUT_MS_LEAST = 30  # Raft's clock ticks every 10 ms
 
 
@@ -187,15 +189,17 @@ def check_agrees(config: ClusterConfig, options: UpOptions) -> None:
 
 
 def free_base_port(shards: int, replicas: int, azs: Sequence[str]) -> int:
-    """A base port from which all ports of such a cluster are free right now."""
+    """A base port from which all ports of such a cluster are free right now, and none of which the system
+    gives to outgoing connections: a zone that is down shall find its own again."""
     chance = random.Random()
     for _ in range(100):
-        port = chance.randrange(20_000, 45_000)
+        port = chance.randrange(BASE_PORT_LEAST, EPHEMERAL_PORT_LEAST - PEER_PORT_OFFSET)
         topology = plan_topology(
             name="probe", cluster_id="probe", shards=shards, replicas=replicas,
             azs=[Az(az) for az in azs], host=HOST, base_port=port,
         )  # fmt: skip
-        if all(port_is_free(HOST, one) for node in topology.nodes for one in (node.port, node.peer_port)):
+        ports = [port for node in topology.nodes for port in (node.port, node.peer_port)]
+        if max(ports) < EPHEMERAL_PORT_LEAST and all(port_is_free(HOST, port) for port in ports):
             return port
     raise ConfigError("no free range of ports found")
 

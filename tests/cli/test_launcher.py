@@ -16,7 +16,7 @@ from cluster.runtime.admin_client import AdminClient
 from cluster.runtime.launcher import Launcher, LaunchError, tail
 from cluster.runtime.overview import collect
 from cluster.runtime.processes import ProcessRef, family, is_alive, is_stopped
-from cluster.runtime.up import UpOptions, check_agrees, down, plan, up
+from cluster.runtime.up import UpOptions, check_agrees, down, free_base_port, plan, up
 from cluster.types import NodeId
 from tests.cli.conftest import FAKE_NODE
 
@@ -426,6 +426,14 @@ def test_a_damaged_state_file_counts_as_none_and_the_nodes_are_found_again(
         path.write_text(text, encoding="latin-1")
         assert len(down(make_launcher())) == 3
     assert [ref for ref in running.values() if is_alive(ref)] == []
+
+
+@pytest.mark.parametrize("shards", [1, 9])
+def test_chosen_ports_are_none_that_outgoing_connections_get(shards: int) -> None:
+    """Or a zone that is down could lose a port before it is back."""
+    for _ in range(20):
+        base = free_base_port(shards, 2, ("az-a", "az-b", "az-c"))
+        assert 1024 <= base <= 32768 - 10_000 - 3 * shards
 
 
 def test_tail_reads_the_last_lines(tmp_path: Path) -> None:
