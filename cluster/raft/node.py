@@ -111,6 +111,7 @@ class RaftNode:
         self._promise_ticked_us = self._promise_us if remembers else 0
 
         self._votes: dict[NodeId, bool] = {}  # of the campaign under way
+        self._campaigns_in_vain = 0  # in a row: only the first is told at info
         self._progress: dict[NodeId, Progress] = {}  # leader only
         self._lease: LeaderLease | None = None  # leader only
         self._noop_index = Index(0)  # leader only: the first entry of its term
@@ -361,6 +362,7 @@ class RaftNode:
 
     def _hear_leader(self, leader: NodeId) -> None:
         """A leader of our term spoke: be patient, and keep the promise from now on."""
+        self._campaigns_in_vain = 0
         self._election_elapsed_us = 0
         self._promise_until_us = self._now_us + self._promise_us
         self._promise_ticked_us = self._ticked_us + self._promise_us
@@ -400,7 +402,9 @@ class RaftNode:
         if term > self.term:
             self._set_term(term, None)
         if was is not Role.FOLLOWER:
-            self._events.info("became_follower", term=self.term, was=was.value, why=event.value)
+            again = event is RoleEvent.PRE_VOTE_LOST and self._campaigns_in_vain > 1
+            tell = self._events.debug if again else self._events.info
+            tell("became_follower", term=self.term, was=was.value, why=event.value)
             self._votes = {}
         if event is RoleEvent.PRE_VOTE_LOST and not self.config.reluctant:
             # A voter's promise may outlast our patience by a little. Asking again soon disturbs nobody.
@@ -435,7 +439,9 @@ class RaftNode:
             return
         self._move(RoleEvent.ELECTION_TIMEOUT)
         self._votes = {}
-        self._events.info("became_pre_candidate", term=self.term)
+        self._campaigns_in_vain += 1
+        tell = self._events.info if self._campaigns_in_vain == 1 else self._events.debug
+        tell("became_pre_candidate", term=self.term)
         self._ask_for_votes(Term(self.term + 1), pre_vote=True, transfer=False)
         self._record_vote(self.node_id, granted=True)
 
@@ -444,6 +450,7 @@ class RaftNode:
         self._set_term(Term(self.term + 1), self.node_id)
         self._election_elapsed_us = 0
         self._votes = {}  # our own vote counts once it is durable, see `persisted`
+        self._campaigns_in_vain = 0
         transfer = event is RoleEvent.TIMEOUT_NOW
         self._events.info("became_candidate", term=self.term, transfer=transfer)
         self._ask_for_votes(self.term, pre_vote=False, transfer=transfer)

@@ -23,7 +23,7 @@ from cluster.raft import (
     Role,
     VoteResponse,
 )
-from cluster.types import Index, NodeId, NullLog, Term
+from cluster.types import Index, Log, NodeId, NullLog, Term
 from tests.raft.harness import Cluster, FixedRng, Member, preset_storage
 
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
@@ -40,6 +40,7 @@ class Peer:
         membership: Membership = TRIO,
         storage: MemoryStorage | None = None,
         rng: random.Random | None = None,
+        log: Log | None = None,
     ) -> None:
         self.now_us = 0
         self.storage = storage or MemoryStorage()
@@ -50,7 +51,7 @@ class Peer:
             storage=self.storage,
             rng=rng or FixedRng(150),
             now_us=0,
-            log=NullLog(),
+            log=log or NullLog(),
         )
 
     def role(self) -> str:
@@ -405,6 +406,40 @@ def test_in_a_new_group_the_others_leave_the_first_election_to_the_preferred_one
     yielding = [first_campaign_ms(RaftConfig(yield_ms=1_500), seed) for seed in range(20)]
     assert 1_650 <= min(yielding) <= max(yielding) <= 1_810
     assert first_campaign_ms(RaftConfig(preferred=True), 1) < 200
+
+
+class LeveledLog(NullLog):
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def debug(self, event: str, **fields: object) -> None:
+        self.told.append(("debug", event))
+
+    def info(self, event: str, **fields: object) -> None:
+        self.told.append(("info", event))
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_of_a_row_of_campaigns_in_vain_only_the_first_is_told(refused: bool) -> None:
+    """A node without a majority campaigns for ever, several times a second."""
+    log = LeveledLog()
+    peer = Peer(log=log)
+
+    def campaigns(count: int) -> list[str]:
+        """The levels at which so many of them are told."""
+        log.told.clear()
+        while sum(event == "became_pre_candidate" for _, event in log.told) < count:
+            for to, message in peer.pass_time(10):
+                if refused and isinstance(message, RequestVote):
+                    peer.get(to, VoteResponse(peer.node.term, False, pre_vote=True))
+        return [level for level, event in log.told if event in ("became_pre_candidate", "became_follower")]
+
+    told = campaigns(4)
+    assert told[:2] == (["info", "info"] if refused else ["info", "debug"])
+    assert told.count("info") == (2 if refused else 1)
+    assert len(told) == (8 if refused else 4)
+    peer.get(B, AppendEntries(Term(1), Index(0), Term(0), (), Index(0), 1))
+    assert campaigns(2)[0] == "info", "a new row begins once a leader was heard"
 
 
 def test_a_refused_pre_candidate_asks_again_soon() -> None:
