@@ -154,6 +154,7 @@ class SimProcess:
         self.sim.safety.on_recovered(self)
 
     def _start_node(self) -> None:
+        self.sim.safety.on_opened(self)
         self.node = self.sim.subject.make_node(self)
         self._observe = self.sim.safety.observer(self)
         self.node.start()
@@ -308,9 +309,9 @@ class SimProcess:
         engine = self.node.engine if self.node is not None else None
         if engine is None or not engine.is_running:
             return
-        self._engine_hung_until = self.world.now + min(duration_us, ENGINE_HUNG_AFTER_US)
+        until = self.world.now + min(duration_us, ENGINE_HUNG_AFTER_US)
+        self._engine_hung_until = max(self._engine_hung_until, until)
         if duration_us >= ENGINE_HUNG_AFTER_US:
-            until = self._engine_hung_until
 
             def give_up() -> None:
                 if self._engine_hung_until == until and engine.is_running:
