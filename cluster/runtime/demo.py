@@ -473,7 +473,7 @@ def read_back(addresses: Sequence[tuple[str, int]], places: Iterable[tuple[Kind,
         "list": lambda pipe, key: pipe.lrange(key, 0, -1),
         "hash": lambda pipe, key: pipe.hgetall(key),
         "zset": lambda pipe, key: pipe.zrange(key, 0, -1, withscores=True),
-        "geo": lambda pipe, key: pipe.zrange(key, 0, -1),  # a geo set is a sorted set of its members
+        "geo": lambda pipe, key: pipe.zrange(key, 0, -1, withscores=True),  # a geo set is a sorted set
         "counter": lambda pipe, key: pipe.get(key),
     }
     todo = sorted(places)
@@ -503,10 +503,8 @@ def read_back(addresses: Sequence[tuple[str, int]], places: Iterable[tuple[Kind,
 def as_found(kind: Kind, answer: Any) -> Any:
     """A client's answer in the form that `demo_check.Final` wants."""
     match kind:
-        case "zset":
+        case "zset" | "geo":
             return {member: str(int(score)) for member, score in answer}
-        case "geo":
-            return dict.fromkeys(answer, "")
         case "counter":
             return int(answer or 0)
         case _:

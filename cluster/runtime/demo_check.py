@@ -16,7 +16,7 @@ Values and members are unique, so the data set at the end is its own witness and
 | list     | RPUSH key member → n  | acked at place n and nowhere else; in doubt at most once; nothing else |
 | hash     | HSET key field value  | acked fields with their value; nothing refused or unknown              |
 | zset     | ZADD key score member | acked members with their score; likewise                               |
-| geo      | GEOADD key … member   | acked members; likewise (the server rounds places: not compared)       |
+| geo      | GEOADD key … member   | acked members at their place, as the geohash that is its score         |
 | counter  | INCR key → n          | acked ≤ final ≤ acked + in doubt; acked replies distinct and ≤ final   |
 
 Assumptions: a register is written and read by one client that waits for each answer, and all final reads
@@ -34,6 +34,8 @@ from typing import Literal, get_args
 Kind = Literal["string", "register", "list", "hash", "zset", "geo", "counter"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+GEO_STEPS = 26  # bits of each coordinate
+GEO_LATITUDE_MAX = 85.05112878  # of Web Mercator
 EXAMPLES_MAX = 20  # findings kept word for word; the counts are always complete
 
 
@@ -50,15 +52,14 @@ class Op:
     kind: Kind
     key: str
     member: str  # the unique value (string, register, list), field or member; "" for a counter
-    value: str  # a hash field's value, a member's score; else ""
+    value: str  # a hash field's value, a member's score (of a place see geo_score); else ""
     outcome: Outcome
     reply: int = 0  # RPUSH, INCR: the number answered; else 0
     read: bool = False  # a GET of a register that answered `member` ("" for nil)
 
 
 # What was read at the end, by (kind, key): a str for string and register (None if absent), the int of a
-# counter (0 if absent), the elements of a list, {field: value} of a hash, {member: score} of zset, {member:
-# ""} of geo.
+# counter (0 if absent), the elements of a list, {field: value} of a hash, {member: score} of zset and geo.
 Final = Mapping[tuple[Kind, str], "str | int | list[str] | dict[str, str] | None"]
 
 
@@ -206,6 +207,14 @@ def check_counter(verdict: Verdict, key: str, ops: list[Op], found: int) -> None
             verdict.add_lost(f"counter {key} answered {reply} to {times} increments", times - 1)
     if acked and max(acked) > found:
         verdict.add_lost(f"counter {key} answered {max(acked)} and is {found}")
+
+
+def geo_score(longitude: float, latitude: float) -> int:
+    """The score under which the engine keeps a place: each coordinate as a fraction of its range, in bits,
+    and the bits interleaved."""
+    x = int((longitude + 180.0) / 360.0 * (1 << GEO_STEPS))
+    y = int((latitude + GEO_LATITUDE_MAX) / (2 * GEO_LATITUDE_MAX) * (1 << GEO_STEPS))
+    return sum((y >> bit & 1) << 2 * bit | (x >> bit & 1) << (2 * bit + 1) for bit in range(GEO_STEPS))
 
 
 def longest_gaps_ms(ack_times_us: Mapping[str, Iterable[int]], start_us: int, end_us: int) -> dict[str, int]:

@@ -27,7 +27,7 @@ from typing import IO, Any
 import msgpack
 import redis
 
-from cluster.runtime.demo_check import Kind, Op, Outcome
+from cluster.runtime.demo_check import Kind, Op, Outcome, geo_score
 from cluster.runtime.demo_client import classify, connect
 from cluster.types import SLOT_COUNT
 
@@ -187,8 +187,10 @@ class ShardWriter(threading.Thread):
 
     def _geoadd(self, client: Any, turn: int) -> bool:
         place = self._unique_value()
-        spot = (turn % 360 - 180 + 0.5, turn % 160 - 80 + 0.5, place)
-        return self._do("geo", self._geo, place, "", lambda: client.geoadd(self._geo, spot))
+        longitude, latitude = turn % 360 - 180 + 0.5, turn % 160 - 80 + 0.5
+        score = str(geo_score(longitude, latitude))
+        spot = (longitude, latitude, place)
+        return self._do("geo", self._geo, place, score, lambda: client.geoadd(self._geo, spot))
 
     def _incr(self, client: Any, turn: int) -> bool:
         key = self._counters[turn % SHARED_KEYS]

@@ -4,7 +4,7 @@ those.
 
 import pytest
 
-from cluster.runtime.demo_check import Final, Kind, Op, Outcome, check, longest_gaps_ms
+from cluster.runtime.demo_check import Final, Kind, Op, Outcome, check, geo_score, longest_gaps_ms
 
 OK, REFUSED, IN_DOUBT = Outcome.OK, Outcome.REFUSED, Outcome.IN_DOUBT
 
@@ -31,7 +31,7 @@ GOOD_OPS = [
     write("hash", "h", "f1", value="v1"),
     write("hash", "h", "f2", IN_DOUBT, value="v2"),
     write("zset", "z", "m", value="7"),
-    write("geo", "g", "place"),
+    write("geo", "g", "Palermo", value="3479099956230698"),
     write("counter", "c", "", reply=1),
     write("counter", "c", "", IN_DOUBT),
     write("counter", "c", "", reply=3),
@@ -44,7 +44,7 @@ GOOD_FINAL: Final = {
     ("list", "l"): ["x", "y", "z"],
     ("hash", "h"): {"f1": "v1"},
     ("zset", "z"): {"m": "7"},
-    ("geo", "g"): {"place": ""},
+    ("geo", "g"): {"Palermo": "3479099956230698"},
     ("counter", "c"): 3,
 }
 
@@ -55,6 +55,20 @@ def test_a_kept_promise_is_accepted_and_everything_is_counted() -> None:
     assert (verdict.acked, verdict.in_doubt, verdict.refused) == (10, 5, 1)
     assert verdict.reads_checked == len(GOOD_FINAL) + 1
     assert verdict.findings == []
+
+
+@pytest.mark.parametrize(
+    ("longitude", "latitude", "score"),
+    [
+        (13.361389, 38.115556, 3479099956230698),  # from the documentation of GEOADD
+        (15.087269, 37.502669, 3479447370796909),
+        (-180, -85.05112878, 0),
+    ],
+)
+def test_a_place_has_the_score_that_the_engine_gives_it(
+    longitude: float, latitude: float, score: int
+) -> None:
+    assert geo_score(longitude, latitude) == score
 
 
 def test_a_write_in_doubt_may_be_there_or_not() -> None:
@@ -77,6 +91,7 @@ def test_a_write_in_doubt_may_be_there_or_not() -> None:
         (("zset", "z"), {}),
         (("zset", "z"), {"m": "8"}),
         (("geo", "g"), {}),
+        (("geo", "g"), {"Palermo": "3479447370796909"}),
         (("counter", "c"), 1),
     ],
 )
@@ -100,7 +115,7 @@ def test_the_effect_of_a_refused_write_is_found() -> None:
     assert check(GOOD_OPS, {**GOOD_FINAL, ("string", "s2"): "b"}).ghosts == 1
     ops = [*GOOD_OPS, write("list", "l", "no", REFUSED), write("geo", "g", "no", REFUSED)]
     assert check(ops, {**GOOD_FINAL, ("list", "l"): ["x", "y", "z", "no"]}).ghosts == 1
-    assert check(ops, {**GOOD_FINAL, ("geo", "g"): {"place": "", "no": ""}}).ghosts == 1
+    assert check(ops, {**GOOD_FINAL, ("geo", "g"): {"Palermo": "3479099956230698", "no": ""}}).ghosts == 1
 
 
 def test_an_effect_nobody_wrote_is_found() -> None:
