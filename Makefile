@@ -7,7 +7,7 @@ SEED ?= 42
 SEEDS ?= 0..300
 BATCH := 1000
 
-.PHONY: demo test check bench sim sweep soak proto clean
+.PHONY: demo test check bench sim sweep soak mutants proto clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +49,10 @@ soak: $(VENV)/.installed
 		code=$$?; if [ $$code -gt 1 ]; then exit $$code; fi; \
 		first=$$((first + $(BATCH))); \
 	done
+
+# Breaks one rule after another in scratch copies, and shows that somebody notices. About ten minutes.
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.sim.mutants --jobs 2
 
 # Regenerates cluster/runtime/pb from proto/*.proto.
 proto: $(VENV)/.installed-dev

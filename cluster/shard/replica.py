@@ -194,7 +194,8 @@ class ShardReplica:
                 self._check_oversized()
             else:
                 self._maybe_hand_over()
-        if self.draining_to is not None and self._clock.now_us() > self._drain_deadline_us:
+        gave_up = self._transferring and self.raft.is_leader and self.raft.transferring_to is None
+        if self.draining_to is not None and (gave_up or self._clock.now_us() > self._drain_deadline_us):
             self._log.warning("drain_gave_up", parked=len(self.gate))
             self._end_drain()
 

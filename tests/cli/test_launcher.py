@@ -20,6 +20,8 @@ from cluster.runtime.up import UpOptions, check_agrees, down, free_base_port, pl
 from cluster.types import NodeId
 from tests.cli.conftest import FAKE_NODE
 
+pytestmark = pytest.mark.slow
+
 MakeLauncher = Callable[[], Launcher]
 
 

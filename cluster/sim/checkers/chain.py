@@ -207,7 +207,6 @@ class ChainCheck:
                 self.findings.add(NOT_LINEARIZABLE, text, kept, other.write)
                 for one in list(subtree(other)):
                     one.dropped = True
-            del link.after[1:]
 
     # What is left are runs without branches.
 

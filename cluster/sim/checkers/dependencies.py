@@ -87,10 +87,10 @@ class Graph:
             filled += 1
         end = self.add_node()
         last = max(((place, node) for place, node in known if place <= filled), default=(0, end))
-        self.add_edge(last[1], end, f"ww {key}")
+        if last[1] not in unplaced:
+            self.add_edge(last[1], end, f"ww {key}")
         for length, reader in reads:
             if length >= last[0]:
                 self.add_edge(reader, end, f"rw {key}")
         for node in unplaced:
-            if node != last[1]:
-                self.add_edge(end, node, f"rw {key}")
+            self.add_edge(end, node, f"rw {key}")

@@ -77,11 +77,10 @@ class ListCheck:
         self.check_replies()
         self.check_agreement()
         self.check_final()
-        # Final reads first: a value that is lost there needs no second mention.
-        views = [read for read in self.reads if read is self.longest or not read.agrees]
-        for view in sorted(views, key=lambda read: not read.op.final):
-            self.check_elements(view)
-            self.check_positions(view)
+        for view in self.reads:
+            if view is self.longest or not view.agrees:
+                self.check_elements(view)
+                self.check_positions(view)
         self.check_same_position()
         self.check_lengths()
         return self.findings.violations
@@ -126,7 +125,7 @@ class ListCheck:
                     self.name(value, LOST_WRITE, text, op, read.op)
 
     def check_elements(self, view: Read) -> None:
-        """Only values that somebody pushed, each once, each push having begun before the read ended."""
+        """Only values that somebody pushed, each once."""
         places: dict[str, int] = {}
         for place, value in enumerate(view.values, 1):
             if not isinstance(value, str) or value not in self.pushes:
@@ -137,10 +136,6 @@ class ListCheck:
             if op.result is Result.FAIL:
                 text = f"#{view.op.number} shows {shown(value)} of #{op.number}, which failed"
                 self.name(value, ABORTED_READ, text, op, view.op)
-            elif op.began_us > view.op.ended_us:
-                early_us = op.began_us - view.op.ended_us
-                text = f"#{view.op.number} shows {shown(value)} {early_us} µs before #{op.number} pushed it"
-                self.name(value, ABORTED_READ, text, view.op, op)
             elif value in places:
                 here = f"{places[value]} and {place} in #{view.op.number}"
                 self.name(
@@ -155,8 +150,6 @@ class ListCheck:
             if isinstance(value, str):
                 places.setdefault(value, place)
         for value, position in self.acked.items():
-            if value in self.named:
-                continue
             op = self.pushes[value]
             at = places.get(value)
             if at is not None and at != position:
@@ -185,7 +178,7 @@ class ListCheck:
         rungs = [Rung(read.op, len(read.values), climbs=False) for read in self.reads if read.agrees]
         for value, op in self.pushes.items():
             height = self.position(value)
-            if height is not None and op.result is not Result.FAIL:
+            if height is not None:
                 rungs.append(Rung(op, height, climbs=True))
         for high, low in falls(rungs):
             before = f"but #{high.op.number} had seen length {high.height}"

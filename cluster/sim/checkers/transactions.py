@@ -134,14 +134,14 @@ class TransactionCheck:
 
     def check_atomicity(self) -> None:
         """Rule 3, for transactions in doubt: what an acknowledged one lacks at the end is a lost write."""
-        finals = {txn.op.number: txn for txn in self.txns if txn.op.final and txn.op.result is Result.OK}
+        finals = {txn.op.number: txn for txn in self.txns if txn.op.final}
         shows: dict[int, dict[str, set[object]]] = {}
         for key, check in self.lists.items():
             for read in check.reads:
                 if read.op.number in finals:
                     shows.setdefault(read.op.number, {}).setdefault(key, set()).update(read.values)
         for txn in self.txns:
-            if txn.op.result is not Result.DOUBT or not txn.happened:
+            if txn.op.result is not Result.DOUBT:
                 continue
             pushes = [part for part in txn.parts if part.command == "RPUSH"]
             for number, there in shows.items():
@@ -159,8 +159,6 @@ class TransactionCheck:
         """Rule 2. What shows too little is a finding. What shows too much is yielded, because a circle with
         the transaction that came between would tell more."""
         for txn in self.txns:
-            if not txn.happened:
-                continue
             lengths: dict[str, int] = {}  # key -> its length as this transaction must see it
             for part in txn.parts:
                 length = self.length_after(part)

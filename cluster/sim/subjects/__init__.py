@@ -6,8 +6,8 @@ faults, checkers) is the same for all, so their rows in one table can be compare
 * **azimuth**: `cluster/node.py` as it is. Loses nothing.
 * **async**: a primary, asynchronous replicas, failover to the most advanced one, which is ElastiCache's way.
   Loses acknowledged writes when a primary's AZ dies.
-* **pysyncobj**: the PyPI library on the simulated network, its journal and dump on the simulated disk. What was
-  found is in docs/track-record.md.
+* **pysyncobj**: the PyPI library on the simulated network, its journal and dump on the simulated disk. What
+  was found is in docs/track-record.md.
 """
 
 from collections.abc import Sequence

@@ -7,11 +7,14 @@ files are its own on a simulated disk (`syncobj_files.py`).
 
 How it is used, and why so:
 
-* **Settings** are the library's, except: no thread (`autoTick=False`; `_turn` does what its thread does: a tick
-  after whatever came in, at least every `autoTickPeriod`, and an exception is logged and survived); a journal
-  and a full dump are kept; no fork for the dump (the same bytes at the same instant); the log is compacted
-  after fewer entries, so that runs of some seconds see it; `connectionRetryTime` is half a second instead of
-  five, in the library's favour.
+* **Settings** are the library's, except: no thread (`autoTick=False`; `_turn` does what its thread does: a
+  tick after whatever came in, at least twice a heartbeat, and an exception is logged and survived); election
+  timeouts and heartbeat are those of the run, as every subject's, since the library's own (0.4 to 1.4 s)
+  would make it wait longer for a leader; `connectionRetryTime` is half a second instead of five, in its
+  favour, too; a journal and a full dump are kept; no fork for the dump (the same bytes at the same instant);
+  the log is compacted after fewer entries (one for each `ENTRY_BYTES` of the run's `segment_bytes`, a limit
+  that swarms draw tiny) and dumps are sent in smaller chunks, so that runs of some seconds with little data
+  see both.
 * **Reads** are replicated commands. The library has no linearizable read: it recommends reading the local
   copy, which may be stale on any node. `reads="local"` does that, on whoever believes to lead.
 * **Two replicated methods**, `execute` and `multi`, instead of one for each command: they differ in nothing.
@@ -40,6 +43,7 @@ from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf, replicated
 from pysyncobj.node import Node as LibraryNode
 
 from cluster.errors import WalCorrupt
+from cluster.raft import RaftConfig
 from cluster.shard.slots import key_slot
 from cluster.sim.process import ProcessKilled, SimProcess
 from cluster.sim.subjects import ClientSession, ClientTransport
@@ -51,7 +55,9 @@ from cluster.types import NodeId
 
 JOURNAL = "pysyncobj.journal"
 DUMP = "pysyncobj.dump"
-TICK_US = 50_000  # the library's autoTickPeriod
+TICK_US = 50_000  # the library's autoTickPeriod: it ticks no less often
+ENTRY_BYTES = 256
+CHUNK_BYTES = 256  # of a dump, in one message; see `syncobj_links` for the proportion
 WRITE_BACK_EVERY_US = 500_000
 STATES = ("follower", "candidate", "leader")
 DIE_ODDS = 0.25  # that a process which is to die while it writes does so at this very write
@@ -130,6 +136,8 @@ class PySyncObjNode:
         self._dead = False
         self._turn_asked = False
         self._last_tick_us = 0
+        self._raft = process.sim.raft_config(process.spec)
+        self._tick_us = min(TICK_US, self._raft.heartbeat_ms * 500)
         self._next_write_back_us = 0
         self._done: list[Callable[[], None]] = []
         self._views = self._make_views(process)
@@ -199,7 +207,7 @@ class PySyncObjNode:
     def start(self) -> None:
         process = self._process
         members = process.sim.topology.shard(process.spec.shard).nodes
-        conf = self._subject.make_conf()
+        conf = self._subject.make_conf(self._raft, process.sim.config.segment_bytes)
         conf.onStateChanged = self._on_state_changed
         links = partial(RawLinks if self._subject.raw else TcpLinks, self)
         others = [Member(node.id) for node in members if node.id != self.id]
@@ -220,9 +228,8 @@ class PySyncObjNode:
         if now >= self._next_write_back_us:
             self._next_write_back_us = now + WRITE_BACK_EVERY_US
             self.files.write_back()
-        with self._inside():
-            self._links.on_timer()
-        if now - self._last_tick_us >= TICK_US:
+        self._survive(self._links.on_timer)
+        if now - self._last_tick_us >= self._tick_us:
             self._turn()
 
     def on_message(self, sender: NodeId, message: object) -> None:
@@ -248,6 +255,7 @@ class PySyncObjNode:
             except Exception as error:
                 text = f"{type(error).__name__}: {error}"
                 self._process.log.error("library_tick_failed", error=text)
+            self._links.flush()
         self._tell()
 
     def _tell(self) -> None:
@@ -309,7 +317,9 @@ class PySyncObjNode:
 
     @property
     def established(self) -> bool:
-        return self.leads
+        """It leads, and the NO_OP that it began with is committed."""
+        store = self.store
+        return self.leads and store is not None and store.raftCommitIndex >= store._SyncObj__noopIDx
 
     @property
     def serves(self) -> bool:
@@ -336,7 +346,8 @@ class PySyncObjNode:
 
 
 class PySyncObjSubject:
-    """`raw`: without TCP between the nodes. `compact_after`: entries after which the log is compacted."""
+    """`raw`: without TCP between the nodes. `compact_after`: entries after which the log is compacted, if not
+    as many as the run says."""
 
     name = "pysyncobj"
 
@@ -345,19 +356,23 @@ class PySyncObjSubject:
         *,
         raw: bool = False,
         reads: Literal["replicated", "local"] = "replicated",
-        compact_after: int = 200,
+        compact_after: int | None = None,
     ) -> None:
         self.raw = raw
         self.reads = reads
         self._compact_after = compact_after
 
-    def make_conf(self) -> Any:
+    def make_conf(self, raft: RaftConfig, segment_bytes: int) -> Any:
         return SyncObjConf(
             autoTick=False,
+            raftMinTimeout=raft.election_timeout_min_ms / 1_000,
+            raftMaxTimeout=raft.election_timeout_max_ms / 1_000,
+            appendEntriesPeriod=min(raft.heartbeat_ms, raft.election_timeout_min_ms / 3.1) / 1_000,
             journalFile=JOURNAL,
             fullDumpFile=DUMP,
             useFork=False,
-            logCompactionMinEntries=self._compact_after,
+            logCompactionMinEntries=self._compact_after or max(2, segment_bytes // ENTRY_BYTES),
+            logCompactionBatchSize=CHUNK_BYTES,
             connectionRetryTime=0.5,
         )
 

@@ -14,7 +14,7 @@ nothing, so its peers notice when it is back or when the timeout has passed).
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ SYN_AGAIN_US = 1_000_000
 RESEND_MIN_US = 200_000  # Linux's smallest
 RESEND_MAX_US = 3_200_000
 RESEND_AT_ONCE = 64
+CHUNKS_AT_ONCE = 16
 SNAPSHOT_SEND_US = 1_000
 
 Wire = tuple[Any, ...]
@@ -61,6 +62,9 @@ class Links(Transport):  # type: ignore[misc]  # the library has no types
 
     def on_library_tick(self) -> None: ...
     def on_timer(self) -> None: ...
+
+    def flush(self) -> None:
+        """The library's turn is over."""
 
     def _spend(self, message: Any) -> None:
         """While it waits for a dump the library sends `serialized` messages for a whole
@@ -112,6 +116,8 @@ class _Peer:
 
     def reset(self) -> None:
         self.next_to_send = 0
+        self.unsent: list[Any] = []  # of this turn; the last ones before `next_to_send`
+        self.chunks = 0  # of a dump, among them
         self.unacknowledged: deque[tuple[int, Any]] = deque()
         self.resend_at = 0
         self.resend_us = RESEND_MIN_US
@@ -146,8 +152,16 @@ class TcpLinks(Links):
         if not peer.unacknowledged:
             peer.resend_at = self._host.now_us() + peer.resend_us
         peer.unacknowledged.append((number, message))
-        self._send_data(peer, number, message)
+        peer.unsent.append(message)
+        peer.chunks += "serialized" in message
+        if peer.chunks == CHUNKS_AT_ONCE:
+            self._send_unsent(peer)
         return True
+
+    def flush(self) -> None:
+        for peer in self._peers.values():
+            if peer.unsent:
+                self._send_unsent(peer)
 
     # -- timers ----------------------------------------------------------------------------------------
 
@@ -160,8 +174,8 @@ class TcpLinks(Links):
                 if peer.unacknowledged and now >= peer.resend_at:
                     peer.resend_us = min(2 * peer.resend_us, RESEND_MAX_US)
                     peer.resend_at = now + peer.resend_us
-                    for number, message in list(peer.unacknowledged)[:RESEND_AT_ONCE]:
-                        self._send_data(peer, number, message)
+                    number = peer.unacknowledged[0][0]
+                    self._send_data(peer, number, [each for _, each in peer.unacknowledged][:RESEND_AT_ONCE])
                 if peer.owes_ack:
                     peer.owes_ack = False
                     self._host.send(peer.id, ("ack", peer.connection, peer.expected))
@@ -186,9 +200,14 @@ class TcpLinks(Links):
         peer.syn_at = self._host.now_us() + SYN_AGAIN_US
         self._host.send(peer.id, ("syn", peer.connection))
 
-    def _send_data(self, peer: _Peer, number: int, message: Any) -> None:
+    def _send_unsent(self, peer: _Peer) -> None:
+        messages, peer.unsent, peer.chunks = peer.unsent, [], 0
+        self._send_data(peer, peer.next_to_send - len(messages), messages)
+
+    def _send_data(self, peer: _Peer, number: int, messages: Sequence[Any]) -> None:
+        """Messages `number` … in one piece."""
         peer.owes_ack = False
-        self._host.send(peer.id, ("data", peer.connection, number, peer.expected, message))
+        self._host.send(peer.id, ("data", peer.connection, number, peer.expected, messages))
 
     def _opened(self, peer: _Peer) -> None:
         peer.state = State.OPEN
@@ -224,11 +243,11 @@ class TcpLinks(Links):
         if peer.state is State.CONNECTING:  # whatever comes in on it says that it was accepted
             self._opened(peer)
         if kind == "data":
-            number, acknowledged, message = rest
+            number, acknowledged, messages = rest
             if self._timed_out(peer):
                 return False
             self._on_ack(peer, acknowledged)
-            return self._on_data(peer, number, message)
+            return self._on_data(peer, number, messages)
         if kind == "ack":
             self._on_ack(peer, rest[0])
         return False
@@ -251,11 +270,11 @@ class TcpLinks(Links):
             peer.resend_us = RESEND_MIN_US
             peer.resend_at = self._host.now_us() + peer.resend_us
 
-    def _on_data(self, peer: _Peer, number: int, message: Any) -> bool:
+    def _on_data(self, peer: _Peer, first: int, messages: Sequence[Any]) -> bool:
         peer.owes_ack = True
-        if number < peer.expected:
-            return False
-        peer.early[number] = message
+        for number, message in enumerate(messages, first):
+            if number >= peer.expected:
+                peer.early[number] = message
         delivered = False
         while peer.expected in peer.early and peer.state is State.OPEN:
             message = peer.early.pop(peer.expected)

@@ -1,4 +1,4 @@
-"""A client's connection to a PySyncObj node: RESP, MULTI and EXEC, redirects. As small as the workloads allow.
+"""A client's connection to a PySyncObj node: RESP, MULTI, EXEC, redirects. As small as the workloads allow.
 
 A command is answered when the library calls back, and in the order in which they came. What the library's
 reasons for a failure mean for a client:

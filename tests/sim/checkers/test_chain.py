@@ -40,6 +40,26 @@ GOOD = {
         0-1 SETGET a !
         2-3 SETGET b
         4-5 GET = b final""",
+    "a read that begins when a write ends is concurrent with it": """
+        0-10 SETGET a
+        10-11 GET final""",
+    "and so it is with a write behind one in doubt": """
+        0-1 SETGET a ?
+        2-10 SETGET b = a
+        10-11 GET final""",
+    "a read that ends when the write begins is concurrent with it": """
+        5-6 SETGET a
+        0-5 GET = a""",
+    "two runs that touch may stand in either order": """
+        0-1 SETGET c ?
+        0-1 SETGET x ?
+        4-5 SETGET d = c
+        5-6 SETGET y = x
+        8-9 GET = d final""",
+    "what an operation in doubt returned says nothing": """
+        0-1 SETGET a = z ?
+        0-1 GET = z ?
+        0-1 GET = z !""",
     "runs between writes in doubt": """
         0-1 SETGET a ?
         0-1 SETGET b ?
@@ -94,6 +114,86 @@ BAD: dict[str, tuple[str, Found]] = {
         4-5 SETGET c = b
         6-7 GET = a final""",
         [(LOST_WRITE, (2, 3))],
+    ),
+    "lost with what it followed, which somebody had read": (
+        """
+        0-1 SETGET a
+        2-3 SETGET b ?
+        4-5 GET = b
+        6-7 SETGET c = b
+        8-9 GET = a final""",
+        [(LOST_WRITE, (3, 4))],
+    ),
+    "a final read is stale once": (
+        """
+        0-1 SETGET a ?
+        0-1 SETGET b ?
+        2-3 GET = a
+        4-5 GET = b
+        6-7 GET final""",
+        [(STALE_READ, (2, 4))],
+    ),
+    "stale, and what it lacks was not acknowledged yet": (
+        """
+        0-1 SETGET a ?
+        2-10 SETGET b = a
+        3-4 GET = a
+        10-11 GET final""",
+        [(STALE_READ, (2, 3))],
+    ),
+    "stale, proved by what comes long after it": (
+        """
+        0-1 SETGET a
+        2-50 SETGET b = a
+        4-5 SETGET c = b
+        10-11 GET = a""",
+        [(STALE_READ, (2, 3))],
+    ),
+    "a stale read says nothing about other runs": (
+        """
+        0-1 SETGET a
+        2-3 SETGET b = a
+        5-6 SETGET c ?
+        10-11 GET = c
+        20-21 GET = a""",
+        [(STALE_READ, (1, 4))],
+    ),
+    "a run that came and went while another stood": (
+        """
+        0-1 SETGET a
+        5-6 SETGET c ?
+        10-11 GET = c
+        20-21 GET = a""",
+        [(ORDER, (3, 2))],
+    ),
+    "of two branches the one that ended first stays": (
+        """
+        0-9 SETGET a
+        0-5 SETGET b""",
+        [(NOT_LINEARIZABLE, (1, 0))],
+    ),
+    "branches are not compared with each other": (
+        """
+        0-8 SETGET a
+        0-9 SETGET b
+        20-21 SETGET c = a
+        10-11 SETGET d = b""",
+        [(NOT_LINEARIZABLE, (0, 1))],
+    ),
+    "against real time, and not by the neighbour": (
+        """
+        4-9 SETGET a
+        0-20 SETGET b = a
+        2-3 SETGET c = b""",
+        [(ORDER, (2, 0))],
+    ),
+    "what is out of order proves nothing": (
+        """
+        0-1 SETGET a = b
+        0-1 GET = a
+        2-3 SETGET b
+        4-5 GET = b""",
+        [(ORDER, (0, 2))],
     ),
     "forgotten, though somebody had read it": (
         """

@@ -30,6 +30,10 @@ GOOD = {
         2-3 INCR = 1
         4-5 GET = 1
         6-7 GET = 2 final""",
+    "what an operation in doubt returned says nothing": """
+        0-1 INCR = 7 ?
+        0-1 GET = 7 ?
+        0-1 GET = 7 !""",
     "a failed one did not": """
         0-1 INCR !
         2-3 GET = 0 final""",

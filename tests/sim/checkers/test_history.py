@@ -176,6 +176,11 @@ def test_an_odd_transaction_is_red_and_no_crash(argument: object, reply: object)
     assert all(violation.ops == (0,) for violation in violations)
 
 
+def test_a_command_that_is_no_transaction_is_red() -> None:
+    history = [Op(0, 0, "transaction", "EXEC", "x", (("RPUSH", "x", "a"),), 0, 1, Result.OK, (1,))]
+    assert findings(history) == [(NOT_LINEARIZABLE, (0,))]
+
+
 def test_findings_are_bounded_for_each_kind() -> None:
     lines = ["0-1 SET a", "2-3 SET b"]
     lines += [f"{number}-{number} GET = a" for number in range(4, 4 + 2 * KIND_MAX)]

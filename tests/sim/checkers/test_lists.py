@@ -2,8 +2,9 @@
 
 import pytest
 
+from cluster.sim.checkers import check_history
 from cluster.sim.history import ABORTED_READ, DOUBLE_APPLY, LOST_WRITE, ORDER, STALE_READ
-from tests.sim.checkers.support import Found, found
+from tests.sim.checkers.support import Found, found, story
 
 GOOD = {
     "empty at first": "0-1 LRANGE = []",
@@ -36,6 +37,13 @@ GOOD = {
         0-9 RPUSH a = 1
         1-2 LRANGE = []
         3-4 LRANGE = [a]""",
+    "a read that begins when a push ends is concurrent with it": """
+        0-10 RPUSH a = 1
+        10-11 LRANGE = [] final""",
+    "what an operation in doubt returned says nothing": """
+        0-1 RPUSH a = 7 ?
+        0-1 LRANGE = [z] ?
+        0-1 LRANGE = [z] !""",
     "a failed push is nowhere": """
         0-1 RPUSH a !
         2-3 RPUSH b = 1
@@ -63,6 +71,53 @@ BAD: dict[str, tuple[str, Found]] = {
         2-3 RPUSH b = 1
         4-5 LRANGE = [b]""",
         [(LOST_WRITE, (0, 2))],
+    ),
+    "lost, though somebody had read it": (
+        """
+        0-1 RPUSH a = 1
+        2-3 LRANGE = [a]
+        4-5 LRANGE = [] final""",
+        [(LOST_WRITE, (0, 2))],
+    ),
+    "not lost if it stands at the end, and out of place": (
+        """
+        0-1 RPUSH a = 1
+        0-1 RPUSH b ?
+        0-1 RPUSH c ?
+        0-1 RPUSH d ?
+        4-5 LRANGE = [b c d]
+        6-7 LRANGE = [a] final""",
+        [(ORDER, (0, 4)), (ORDER, (5, 4))],
+    ),
+    "a read that disagrees has lost nothing": (
+        """
+        0-1 RPUSH c ?
+        0-1 RPUSH a = 1
+        2-3 RPUSH b = 2
+        4-5 LRANGE = [c]
+        6-7 LRANGE = [a b]""",
+        [(ORDER, (3, 4))],
+    ),
+    "a read that disagrees is not asked about lengths": (
+        """
+        0-9 RPUSH a ?
+        0-9 RPUSH b ?
+        0-9 RPUSH c ?
+        0-9 RPUSH d ?
+        0-9 RPUSH e ?
+        1-2 LRANGE = [a b]
+        3-4 LRANGE = [c]
+        5-6 LRANGE = [c d e]""",
+        [(ORDER, (5, 7))],
+    ),
+    "a read that disagrees, and shows a failed push": (
+        """
+        0-1 RPUSH a !
+        0-1 RPUSH b ?
+        0-1 RPUSH c ?
+        2-3 LRANGE = [a]
+        4-5 LRANGE = [b c]""",
+        [(ORDER, (3, 4)), (ABORTED_READ, (0, 3))],
     ),
     "a failover forgets the tail, and pushes go on behind": (
         """
@@ -203,6 +258,13 @@ BAD: dict[str, tuple[str, Found]] = {
         2-3 RPUSH a ?""",
         [(DOUBLE_APPLY, (0,))],
     ),
+    "a push in doubt that was seen fills no other position": (
+        """
+        0-1 RPUSH a ?
+        2-3 LRANGE = [a]
+        4-5 RPUSH b = 3""",
+        [(DOUBLE_APPLY, (2,))],
+    ),
     "one push in doubt fills one position": (
         """
         0-1 RPUSH a ?
@@ -220,3 +282,9 @@ def test_what_a_list_may_show(text: str) -> None:
 @pytest.mark.parametrize(("text", "expected"), BAD.values(), ids=BAD.keys())
 def test_what_a_list_may_not_show(text: str, expected: Found) -> None:
     assert sorted(found("list", text)) == sorted(expected)
+
+
+def test_where_two_reads_disagree_is_told() -> None:
+    pushes = "\n".join(f"0-9 RPUSH {value} ?" for value in "abcd")
+    (violation,) = check_history(story("list", f"{pushes}\n1-2 LRANGE = [a b]\n3-4 LRANGE = [a c d]"))
+    assert violation.text == "position 2 is 'b' in #4, 'c' in #5"

@@ -39,6 +39,10 @@ GOOD = {
         0-1 SADD a ?
         2-5 SMEMBERS = [a]
         5-6 SMEMBERS = []""",
+    "what an operation in doubt returned says nothing": """
+        0-1 SADD a = 7 ?
+        0-1 SMEMBERS = [z] ?
+        0-1 SMEMBERS = [z] !""",
     "a failed one is nowhere": """
         0-1 SADD a !
         2-3 SMEMBERS = [] final""",

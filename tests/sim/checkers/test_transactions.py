@@ -28,6 +28,10 @@ GOOD = {
         0-1 TXN RPUSH x a; RPUSH y b ?
         2-3 TXN LRANGE x = [] final
         4-5 TXN LRANGE y = [b] final""",
+    "a final read that begins when a read ends is concurrent with it": """
+        0-1 TXN RPUSH x a; RPUSH y b ?
+        2-3 TXN LRANGE x = [a]
+        3-4 TXN LRANGE y = [] final""",
     "one in doubt, seen on one key, the other not read since": """
         0-1 TXN RPUSH x a; RPUSH y b ?
         2-3 TXN LRANGE y = []
@@ -44,6 +48,13 @@ GOOD = {
         0-1 TXN RPUSH x c; RPUSH y d ?
         2-3 TXN LRANGE x = [a]
         4-5 TXN LRANGE x = [a c]""",
+    "one in doubt may stand at a position that nobody else has": """
+        0-1 TXN RPUSH x a; RPUSH y b ?
+        2-3 TXN LRANGE x = [a]
+        10-11 TXN RPUSH y c = 2""",
+    "what a transaction in doubt returned says nothing": """
+        0-1 TXN RPUSH x a; LRANGE x = 7; [z] ?
+        0-1 TXN LRANGE x = [z] !""",
     "real time alone closes no circle": """
         1-9 TXN RPUSH x a; LRANGE z = 1; []
         1-9 TXN RPUSH y b; LRANGE x = 1; [a]
@@ -100,6 +111,36 @@ BAD: dict[str, tuple[str, Found]] = {
         10-11 TXN LRANGE x = [a]
         20-21 TXN LRANGE y = []""",
         [(CYCLE, (0, 1, 2))],
+    ),
+    "half of one in doubt is seen, and the position of the other half is another's": (
+        """
+        0-1 TXN RPUSH x a; RPUSH y b ?
+        0-1 TXN RPUSH y d = 1
+        2-3 TXN LRANGE x = [a]
+        10-11 TXN RPUSH y c = 2""",
+        [(CYCLE, (0, 2, 3))],
+    ),
+    "half of one in doubt on one key is seen": (
+        """
+        0-1 TXN RPUSH x a; RPUSH x b ?
+        2-3 TXN LRANGE x = [a]""",
+        [(CYCLE, (0, 1))],
+    ),
+    "write skew, and one has read its own write": (
+        """
+        0-9 TXN LRANGE x; RPUSH y b; LRANGE y = []; 1; [b]
+        0-9 TXN LRANGE y; RPUSH x a = []; 1""",
+        [(CYCLE, (0, 1))],
+    ),
+    "reads that disagree make no circles": (
+        """
+        0-9 TXN RPUSH x a ?
+        1-2 TXN LRANGE x = [a]
+        3-4 TXN LRANGE x = [a]
+        10-11 TXN RPUSH x b = 1
+        10-11 TXN RPUSH x c = 2
+        12-13 TXN LRANGE x = [b c]""",
+        [(ORDER, (1, 5))],
     ),
     "two readers see two writers in opposite orders": (
         """
@@ -194,6 +235,13 @@ BAD: dict[str, tuple[str, Found]] = {
         """
         0-1 TXN RPUSH x a; RPUSH y b ?
         2-3 TXN LRANGE x; LRANGE y = [a]; [] final""",
+        [(ORDER, (0, 1))],
+    ),
+    "cut: told once, however many final reads lack it": (
+        """
+        0-1 TXN RPUSH x a; RPUSH y b ?
+        2-3 TXN LRANGE x; LRANGE y = [a]; [] final
+        4-5 TXN LRANGE x; LRANGE y = [a]; [] final""",
         [(ORDER, (0, 1))],
     ),
     "cut: one in doubt lacks a push of the same key": (

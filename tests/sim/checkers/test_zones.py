@@ -42,6 +42,10 @@ GOOD = {
         0-1 SET a
         2-3 GET ?
         2-3 GET !""",
+    "what an operation in doubt returned says nothing": """
+        0-1 SET a = z ?
+        0-1 GET = z ?
+        0-1 GET = z !""",
     "a failed write is nowhere": """
         0-1 SET a !
         2-3 GET final""",
