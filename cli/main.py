@@ -19,6 +19,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 QUIET_S = 10.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ending:
@@ -37,7 +38,7 @@ class Ending:
 
     def listen(self) -> None:
         """From now on nothing is lost."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 signal.signal(number, self.on_signal)
 
@@ -47,6 +48,12 @@ class Ending:
         if self._came is not None:
             self.on_signal(self._came, None)
 
+    def over(self) -> None:
+        """What was to be undone is undone. However impatient somebody is, the exit code shall be ours."""
+        if self._came is not None:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self._ready:
             self._came = number if self._came is None else self._came
@@ -54,6 +61,7 @@ class Ending:
         if time.monotonic() < self._quiet_until:
             return
         self._quiet_until = time.monotonic() + self.quiet_s
+        self._came = number
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
@@ -69,6 +77,8 @@ def main() -> NoReturn:
         code = run_command(ending)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
+    finally:
+        ending.over()
     sys.exit(code)
 
 
