@@ -48,7 +48,7 @@ def read(bench: Bench, leader: str, follower: str, key: str, *others: str) -> ob
 
 
 def test_sigkill_keeps_log_term_and_vote() -> None:
-    """Fair is fair: since 0.3.14 or so term and vote are stored before they are acted upon."""
+    """Fair is fair: since 0.3.16 term and vote are stored before they are acted upon."""
     bench = Bench()
     bench.elect("A", "B")
     answers = bench.ask("A", "SET", "k", "v")

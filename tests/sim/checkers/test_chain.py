@@ -195,6 +195,31 @@ BAD: dict[str, tuple[str, Found]] = {
         4-5 GET = b""",
         [(ORDER, (0, 2))],
     ),
+    "what is out of order says nothing about other runs": (
+        """
+        0-1 SETGET x ?
+        2-3 SETGET z = y
+        5-6 SETGET a
+        10-11 SETGET y = x""",
+        [(ORDER, (1, 3))],
+    ),
+    "a read of a replaced value counts, if it is not stale": (
+        """
+        0-1 SETGET a
+        5-6 SETGET c ?
+        8-40 SETGET b = a
+        10-11 GET = c
+        20-21 GET = a""",
+        [(ORDER, (4, 3))],
+    ),
+    "nothing is read after something was, though the end is right": (
+        """
+        0-1 SETGET x ?
+        2-3 GET = x
+        4-5 GET
+        6-7 GET = x final""",
+        [(ORDER, (2, 1, 3))],
+    ),
     "forgotten, though somebody had read it": (
         """
         0-1 SETGET a

@@ -214,7 +214,7 @@ def _rot(segment_bytes: int) -> list[str]:
         stage.expect(rotten.corrupt, f"{rotten.id} has not noticed what its disk lost")
         stage.expect(not stage.sim.primaries_of(rotten.shard), "a primary without a healthy majority")
         stage.start(gone)  # the rotten one stays out: fetching its log again is 4/5
-        stage.acked(stage.rpush())
+        stage.acked(stage.rpush(stage.primary()))
 
     return stage.play(script)
 

@@ -66,13 +66,15 @@ def _ambiguous(begin: Callable[[Stage, Machine], Op], *, survives: bool) -> list
         stage.cut(primary, far)
         if not survives:
             stage.cut(primary, near)
-        op, read = begin(stage, primary), stage.get(primary)
+        op = begin(stage, primary)
+        stage.go(5 * MS)
+        read = stage.get(primary)
         stage.done(op)
         stage.done(read)
         stage.expect(op.result is Result.DOUBT, f"told that a write {op.result.value}")
         stage.expect(read.result is Result.FAIL, f"told that a read {read.result.value}")
         stage.heal()
-        stage.primary(but=primary)
+        stage.primary()
 
     return stage.play(script)
 

@@ -40,10 +40,10 @@ def scenario_20_paused_leader_read() -> list[str]:
     return [line for mode in modes for counts in (False, True) for line in _paused(mode, counts=counts)]
 
 
-def _ask_old_primary(stage: Stage, old: Machine, *, for_us: int) -> list[Op]:
-    """One read every two milliseconds, sent to the old primary, while others elect and write."""
+def _ask_old_primary(stage: Stage, old: Machine) -> list[Op]:
+    """One read every two milliseconds, sent to the old primary, while others elect and write, and on."""
     reads, client = [], stage.client()
-    until = stage.sim.world.now + for_us
+    until = stage.sim.world.now + 2 * SECOND
     written = None
     while stage.sim.world.now < until:
         reads.append(stage.get(old, client))
@@ -51,6 +51,7 @@ def _ask_old_primary(stage: Stage, old: Machine, *, for_us: int) -> list[Op]:
         newer = [machine for machine in stage.sim.primaries_of(old.shard) if machine is not old]
         if newer and written is None:
             written = stage.set(newer[0])
+            until = stage.sim.world.now + 200 * MS
     stage.expect(written is not None, "nobody else was elected")
     for op in reads:
         stage.done(op)
@@ -70,7 +71,7 @@ def _drifting(percents: tuple[float, float]) -> list[str]:
         stage.go(500 * MS)
         stage.acked(stage.get(old))
         stage.isolate(old)
-        reads = _ask_old_primary(stage, old, for_us=400 * MS)
+        reads = _ask_old_primary(stage, old)
         stage.expect(any(op.result is Result.OK for op in reads), "no read within the lease: a weak story")
         stage.heal()
 
