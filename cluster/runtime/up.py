@@ -64,17 +64,18 @@ def up(launcher: Launcher, options: UpOptions, on_progress: Progress | None = No
     config = plan(options)
     warnings = check_survives_a_zone(config, launcher.config_path)
     made_directory = launcher.create(config)
-    try:
-        with launcher.locked(on_progress):
+    # Whoever cannot get the lock undoes nothing: another `up` has found the description and is at work on it.
+    with launcher.locked(on_progress):
+        try:
             started, _ = _start_all(launcher, on_progress)
-    except BaseException:
-        # Also on Ctrl-C: nothing of a cluster that never served is worth keeping.
-        with uninterrupted():
-            launcher.kill(launcher.node_ids())
-            launcher.wipe()
-            if not made_directory:
-                launcher.directory.mkdir(mode=0o700, exist_ok=True)
-        raise
+        except BaseException:
+            # Also on Ctrl-C: nothing of a cluster that never served is worth keeping.
+            with uninterrupted():
+                launcher.kill(launcher.node_ids())
+                launcher.wipe()
+                if not made_directory:
+                    launcher.directory.mkdir(mode=0o700, exist_ok=True)
+            raise
     return UpResult(True, started, time.monotonic() - begin, warnings, {})
 
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from cluster.errors import ConfigError, EngineError
 from cluster.runtime.admin_client import AdminClient
+from cluster.runtime.config import ClusterConfig
 from cluster.runtime.launcher import Launcher, LaunchError, tail
 from cluster.runtime.overview import collect
 from cluster.runtime.processes import ProcessRef, family, is_alive, is_stopped
@@ -401,6 +403,24 @@ def test_two_ups_at_once_make_one_cluster(make_launcher: MakeLauncher, options: 
     # One of them made it; the other was refused, or found it running.
     assert [outcome for outcome in outcomes if isinstance(outcome, list) and outcome]
     assert len([outcome for outcome in outcomes if isinstance(outcome, list) and outcome]) == 1
+
+
+def test_an_up_that_does_not_get_the_lock_leaves_the_cluster_to_whoever_holds_it(
+    make_launcher: MakeLauncher, options: UpOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher, other = make_launcher(), make_launcher()
+    monkeypatch.setattr("cluster.runtime.launcher.LOCK_TIMEOUT_S", 0.1)
+    create, holding = launcher.create, ExitStack()
+
+    def create_and_be_overtaken(config: ClusterConfig) -> bool:
+        made = create(config)
+        holding.enter_context(other.locked())
+        return made
+
+    monkeypatch.setattr(launcher, "create", create_and_be_overtaken)
+    with holding, pytest.raises(LaunchError, match="another azimuth command"):
+        up(launcher, options)
+    assert other.exists()
 
 
 @pytest.mark.parametrize(
