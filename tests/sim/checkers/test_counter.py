@@ -34,6 +34,9 @@ GOOD = {
         0-1 INCR = 7 ?
         0-1 GET = 7 ?
         0-1 GET = 7 !""",
+    "one in doubt that began when a read ended is concurrent with it": """
+        0-5 GET = 1
+        5-6 INCR ?""",
     "a failed one did not": """
         0-1 INCR !
         2-3 GET = 0 final""",

@@ -21,7 +21,10 @@ GOOD = {
         0-1 SET a
         2-9 SET b
         2-9 SET a
-        10-11 GET = b""",
+        10-11 GET = a""",
+    "a read that begins when a write ends is concurrent with it": """
+        0-5 SET a
+        5-6 GET""",
     "the same value again": """
         0-1 SET a
         2-3 SET b
